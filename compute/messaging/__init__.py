@@ -1,0 +1,1 @@
+"""Messaging: transport set-up, serializer, dispatcher and the embedded bus."""

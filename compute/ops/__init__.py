@@ -1,0 +1,1 @@
+"""The life-cycle operations, one family a file."""

@@ -1,0 +1,1 @@
+"""Hypervisor drivers and the host-side building blocks they share."""
