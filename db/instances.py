@@ -1,0 +1,248 @@
+"""Instances: rows, look-ups, and the compare-and-swaps by which a task takes and gives back an instance."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+
+from db import rows
+from db.errors import RowNotFoundError
+from db.models import fixed_ips, instance_types, instances
+from db.session import Tx, utcnow
+
+
+@dataclass(frozen=True, slots=True, kw_only=False)
+class Instance:
+    """One instance as the database has it. memory_mb in MiB, local_gb in GiB, swap in MiB; fault is JSON or None."""
+
+    id: int
+    uuid: str
+    display_name: str
+    display_description: str | None
+    hostname: str
+    user_id: str
+    project_id: str
+    image_id: int | None
+    kernel_id: int | None
+    ramdisk_id: int | None
+    instance_type_id: int
+    memory_mb: int
+    vcpus: int
+    local_gb: int
+    swap: int
+    vm_state: str
+    task_state: str | None
+    power_state: int
+    epoch: int
+    host: str | None
+    launched_on: str | None
+    availability_zone: str | None
+    reservation_id: str
+    launch_index: int
+    os_type: str | None
+    key_name: str | None
+    key_data: str | None
+    user_data: str | None
+    sealed_files: str | None
+    sealed_password: str | None
+    locked: bool
+    fault: str | None
+    server_group_id: int | None
+    network_id: int | None
+    scheduled_at: datetime | None
+    launched_at: datetime | None
+    terminated_at: datetime | None
+    rescued_at: datetime | None
+    created_at: datetime
+    updated_at: datetime | None
+    deleted: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PowerRecord:
+    """What the state sync needs of an instance."""
+
+    id: int
+    uuid: str
+    vm_state: str
+    task_state: str | None
+    power_state: int
+
+
+_ALL = sa.select(*rows.columns(Instance, instances))
+_BY_ID = _ALL.where(instances.c.id == sa.bindparam("key"))
+
+
+def create(tx: Tx, values: Mapping[str, Any]) -> int:
+    """Insert an instance and return its id."""
+    return rows.insert(tx, instances, dict(values))
+
+
+def get(tx: Tx, instance_id: int, *, read_deleted: bool = False) -> Instance:
+    """The instance; RowNotFoundError when there is none, or it is deleted and `read_deleted` is false."""
+    found = tx.execute(_BY_ID, {"key": instance_id}).first()
+    if found is None or (found.deleted and not read_deleted):
+        raise RowNotFoundError("instance", instance_id)
+    return Instance(*found)
+
+
+def find(tx: Tx, key: str, *, project_id: str | None = None, read_deleted: bool = False) -> list[Instance]:
+    """Instances whose uuid or display name is `key`, newest first; within one project when given."""
+    statement = _ALL.where(sa.or_(instances.c.uuid == key.lower(), instances.c.display_name == key))
+    return rows.every(tx, Instance, _scoped(statement, project_id, read_deleted).order_by(instances.c.id.desc()))
+
+
+def list_all(
+    tx: Tx,
+    *,
+    project_id: str | None = None,
+    host: str | None = None,
+    reservation_id: str | None = None,
+    fixed_ip: str | None = None,
+    read_deleted: bool = False,
+) -> list[Instance]:
+    """Instances by id, narrowed by whatever is given."""
+    statement = _scoped(_ALL, project_id, read_deleted)
+    if host is not None:
+        statement = statement.where(instances.c.host == host)
+    if reservation_id is not None:
+        statement = statement.where(instances.c.reservation_id == reservation_id)
+    if fixed_ip is not None:
+        holder = sa.select(fixed_ips.c.instance_id).where(fixed_ips.c.address == fixed_ip)
+        statement = statement.where(instances.c.id.in_(holder))
+    return rows.every(tx, Instance, statement.order_by(instances.c.id))
+
+
+def _scoped(statement: sa.Select[Any], project_id: str | None, read_deleted: bool) -> sa.Select[Any]:
+    if project_id is not None:
+        statement = statement.where(instances.c.project_id == project_id)
+    return statement if read_deleted else statement.where(instances.c.deleted == sa.false())
+
+
+_POWER = sa.select(*rows.columns(PowerRecord, instances)).where(
+    instances.c.host == sa.bindparam("host"), instances.c.deleted == sa.false()
+)
+
+
+def power_records(tx: Tx, host: str) -> list[PowerRecord]:
+    """Every live instance of a host, for the state sync: one statement."""
+    return [PowerRecord(*found) for found in tx.execute(_POWER, {"host": host})]
+
+
+def begin_task(tx: Tx, instance_id: int, task: str, from_vm_states: Collection[str], **changes: Any) -> bool:
+    """Take a free instance for `task` if its vm_state allows; False when it is busy, elsewhere or gone."""
+    taken = tx.execute(
+        sa.update(instances)
+        .where(
+            instances.c.id == instance_id,
+            instances.c.deleted == sa.false(),
+            instances.c.task_state.is_(None),
+            instances.c.vm_state.in_(list(from_vm_states)),
+        )
+        .values(task_state=task, updated_at=utcnow(), **changes)
+    )
+    return bool(taken.rowcount == 1)
+
+
+def override_task(tx: Tx, instance_id: int, task: str, **changes: Any) -> bool:
+    """Take an instance for `task` whatever runs on it, unless it is being `task`ed already; False otherwise."""
+    taken = tx.execute(
+        sa.update(instances)
+        .where(
+            instances.c.id == instance_id,
+            instances.c.deleted == sa.false(),
+            sa.or_(instances.c.task_state.is_(None), instances.c.task_state != task),
+        )
+        .values(task_state=task, updated_at=utcnow(), **changes)
+    )
+    return bool(taken.rowcount == 1)
+
+
+def change_task(tx: Tx, instance_id: int, old: str | None, new: str, from_vm_states: Collection[str]) -> bool:
+    """Swap one task for another (a plain scheduler's `scheduling` for ours); False when it was not `old`."""
+    same = instances.c.task_state.is_(None) if old is None else instances.c.task_state == old
+    done = tx.execute(
+        sa.update(instances)
+        .where(
+            instances.c.id == instance_id,
+            instances.c.deleted == sa.false(),
+            same,
+            instances.c.vm_state.in_(list(from_vm_states)),
+        )
+        .values(task_state=new, updated_at=utcnow())
+    )
+    return bool(done.rowcount == 1)
+
+
+def end_task(tx: Tx, instance_id: int, task: str, changes: Mapping[str, Any]) -> bool:
+    """Give the instance back with `changes`, if it is still taken for `task`; False when another task took it."""
+    done = tx.execute(
+        sa.update(instances)
+        .where(instances.c.id == instance_id, instances.c.task_state == task)
+        .values(task_state=None, updated_at=utcnow(), **changes)
+    )
+    return bool(done.rowcount == 1)
+
+
+def update(tx: Tx, instance_id: int, **changes: Any) -> None:
+    """Write columns that no task guards (lock flag, names, host of a scheduling instance)."""
+    tx.execute(sa.update(instances).where(instances.c.id == instance_id).values(updated_at=utcnow(), **changes))
+
+
+def set_host(tx: Tx, instance_id: int, task: str, host: str | None, **changes: Any) -> bool:
+    """Move the record of an instance taken for `task` to another host; False when the task changed."""
+    done = tx.execute(
+        sa.update(instances)
+        .where(instances.c.id == instance_id, instances.c.task_state == task)
+        .values(host=host, updated_at=utcnow(), **changes)
+    )
+    return bool(done.rowcount == 1)
+
+
+def write_power(tx: Tx, ids: Sequence[int], power_state: int, vm_state: str | None, **changes: Any) -> None:
+    """Record one hypervisor fact for instances that no task holds: one statement for all of them."""
+    values: dict[str, Any] = {"power_state": power_state, "updated_at": utcnow(), **changes}
+    if vm_state is not None:
+        values["vm_state"] = vm_state
+    tx.execute(
+        sa.update(instances).where(instances.c.id.in_(list(ids)), instances.c.task_state.is_(None)).values(values)
+    )
+
+
+def rescued_before(tx: Tx, host: str, age_s: float) -> list[int]:
+    """Ids of idle instances of a host that have been in rescue for longer than `age_s` by the database's clock."""
+    found = tx.execute(
+        sa.select(instances.c.id, instances.c.rescued_at, utcnow().label("now")).where(
+            instances.c.host == host,
+            instances.c.deleted == sa.false(),
+            instances.c.task_state.is_(None),
+            instances.c.rescued_at.is_not(None),
+        )
+    )
+    return [row.id for row in found if (row.now - row.rescued_at).total_seconds() > age_s]
+
+
+def flavor_names(tx: Tx, ids: Collection[int]) -> dict[int, str]:
+    """Flavor names by instance-type id, deleted ones too."""
+    found = tx.execute(
+        sa.select(instance_types.c.id, instance_types.c.name).where(instance_types.c.id.in_(list(set(ids))))
+    )
+    return {row.id: row.name for row in found}
+
+
+def group_hosts(tx: Tx, server_group_id: int) -> list[str]:
+    """Hosts of the live members of a server group."""
+    found = tx.execute(
+        sa.select(instances.c.host)
+        .where(
+            instances.c.server_group_id == server_group_id,
+            instances.c.deleted == sa.false(),
+            instances.c.host.is_not(None),
+        )
+        .distinct()
+    )
+    return [row.host for row in found]

@@ -1,0 +1,67 @@
+"""How repositories turn result rows into frozen dataclasses, and the errors for rows that are not there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import fields
+from functools import cache
+from typing import Any, TypeVar
+
+import sqlalchemy as sa
+
+from db.errors import RowNotFoundError
+from db.session import Tx, utcnow
+
+Row = TypeVar("Row")
+
+
+@cache
+def columns(row_type: type, table: sa.Table) -> tuple[sa.Column[Any], ...]:
+    """The columns of `table` that `row_type` has fields for, in the order of its fields."""
+    return tuple(table.c[field.name] for field in fields(row_type))
+
+
+@cache
+def select_live(row_type: type, table: sa.Table) -> sa.Select[Any]:
+    """SELECT of `row_type` over the rows that are not soft-deleted."""
+    return sa.select(*columns(row_type, table)).where(table.c.deleted == sa.false())
+
+
+def first(tx: Tx, row_type: type[Row], statement: sa.Select[Any]) -> Row | None:
+    """The first row as `row_type`, or None."""
+    found = tx.execute(statement).first()
+    return None if found is None else row_type(*found)
+
+
+def one(tx: Tx, row_type: type[Row], statement: sa.Select[Any], kind: str, key: object) -> Row:
+    """The row as `row_type`; RowNotFoundError(kind, key) when there is none."""
+    row = first(tx, row_type, statement)
+    if row is None:
+        raise RowNotFoundError(kind, key)
+    return row
+
+
+def every(tx: Tx, row_type: type[Row], statement: sa.Select[Any]) -> list[Row]:
+    """All rows as `row_type`."""
+    return [row_type(*found) for found in tx.execute(statement)]
+
+
+def insert(tx: Tx, table: sa.Table, values: dict[str, Any]) -> int:
+    """Insert one row and return its id."""
+    key = tx.execute(sa.insert(table), values).inserted_primary_key
+    return int(key[0]) if key else 0
+
+
+def insert_many(tx: Tx, table: sa.Table, values: Sequence[dict[str, Any]]) -> None:
+    """Insert rows in one statement; no ids come back."""
+    if values:
+        tx.execute(sa.insert(table), list(values))
+
+
+def soft_delete(tx: Tx, table: sa.Table, row_id: int, **also: Any) -> bool:
+    """Mark a live row deleted, freeing its unique names; False when it was not live."""
+    values: dict[str, Any] = {"deleted": True, "deleted_at": utcnow(), **also}
+    if "live" in table.c:
+        values["live"] = None
+    done = tx.execute(sa.update(table).where(table.c.id == row_id, table.c.deleted == sa.false()).values(values))
+    return bool(done.rowcount == 1)

@@ -1,0 +1,220 @@
+"""The engine, and the only place that begins, commits or rolls back.
+
+Repository functions take `tx`, an open SQLAlchemy connection inside a transaction (or an autocommit one for reads),
+and never commit. A unit of work is a function given to `Database.run`, which repeats it on a deadlock, a
+serialization failure or a lost connection; so it must have no effect outside the database.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import sqlalchemy as sa
+from sqlalchemy import event
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.functions import FunctionElement
+
+from db.errors import DatabaseUnreachableError, DuplicateRowError
+
+LOG = logging.getLogger(__name__)
+T = TypeVar("T")
+Tx = sa.Connection
+
+
+class utcnow(FunctionElement[Any]):  # noqa: N801 - it reads as the SQL function it is
+    """The database server's clock: naive UTC with microseconds, never the host's."""
+
+    type = sa.DateTime()
+    inherit_cache = True
+    name = "utcnow"
+
+
+@compiles(utcnow, "sqlite")
+def _utcnow_sqlite(_element: Any, _compiler: Any, **_kw: Any) -> str:
+    return "(strftime('%Y-%m-%d %H:%M:%f', 'now') || '000')"
+
+
+@compiles(utcnow, "postgresql")
+def _utcnow_postgresql(_element: Any, _compiler: Any, **_kw: Any) -> str:
+    return "timezone('utc', clock_timestamp())"
+
+
+@compiles(utcnow, "mysql")
+@compiles(utcnow, "mariadb")
+def _utcnow_mysql(_element: Any, _compiler: Any, **_kw: Any) -> str:
+    return "utc_timestamp(6)"
+
+
+class Database:
+    """One engine and its two ways in: `run` for units of work that write, `read` for look-ups."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        max_retries: int = 12,
+        retry_interval_s: float = 1.0,
+        idle_timeout_s: int = 3600,
+        pool_size: int = 10,
+    ) -> None:
+        self.url = sa.engine.make_url(url)
+        self._max_retries, self._retry_interval_s = max_retries, retry_interval_s
+        self.engine = _engine(self.url, idle_timeout_s, pool_size)
+        self._reader = self.engine.execution_options(isolation_level="AUTOCOMMIT")
+
+    @property
+    def dialect(self) -> str:
+        """`sqlite`, `postgresql` or `mysql` (MariaDB too)."""
+        return "mysql" if self.engine.dialect.name == "mariadb" else self.engine.dialect.name
+
+    @contextmanager
+    def transaction(self) -> Iterator[Tx]:
+        """One attempt at a unit of work: commit at the end, roll back on any error. Prefer `run`."""
+        with _translated(), self.engine.begin() as tx:
+            yield tx
+
+    @contextmanager
+    def read(self) -> Iterator[Tx]:
+        """A connection for look-ups: each statement sees the latest commit, nothing is locked."""
+        with _translated(), self._reader.connect() as tx:
+            yield tx
+
+    def run(self, work: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+        """Do `work(tx, ...)` in a transaction and return what it returns, repeating it while the failure is passing.
+
+        Raises DuplicateRowError on a unique conflict and DatabaseUnreachableError when the retries are used up.
+        """
+        attempt = 0
+        while True:
+            try:
+                with self.transaction() as tx:
+                    return work(tx, *args, **kwargs)
+            except sa.exc.DBAPIError as exc:
+                attempt += 1
+                self._back_off(exc, attempt)
+
+    def query(self, work: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+        """Do `work(tx, ...)` on a read connection, repeated like `run`."""
+        attempt = 0
+        while True:
+            try:
+                with self.read() as tx:
+                    return work(tx, *args, **kwargs)
+            except sa.exc.DBAPIError as exc:
+                attempt += 1
+                self._back_off(exc, attempt)
+
+    def dispose(self) -> None:
+        """Close every pooled connection."""
+        self.engine.dispose()
+
+    def _back_off(self, exc: sa.exc.DBAPIError, attempt: int) -> None:
+        if exc.connection_invalidated or _is_unreachable(exc):
+            if attempt > self._max_retries:
+                raise DatabaseUnreachableError(
+                    f"database {self.url.render_as_string(hide_password=True)}: {_reason(exc)}"
+                ) from exc
+            delay_s = self._retry_interval_s
+        elif _is_conflict(exc) and attempt <= self._max_retries:
+            delay_s = 0.01 * 2 ** min(attempt, 6)
+        else:
+            raise exc
+        LOG.debug("database: %s; trying again (%d)", _reason(exc), attempt)
+        time.sleep(delay_s * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, not a secret
+
+
+def _engine(url: sa.URL, idle_timeout_s: int, pool_size: int) -> sa.Engine:
+    if url.get_backend_name() == "sqlite":
+        return _sqlite_engine(url)
+    connect_args: dict[str, Any] = {"connect_timeout": 5}
+    engine = sa.create_engine(
+        url,
+        pool_size=pool_size,
+        max_overflow=50,
+        pool_recycle=idle_timeout_s,
+        isolation_level="READ COMMITTED",
+        connect_args=connect_args,
+    )
+    if url.get_backend_name() in {"mysql", "mariadb"}:
+        event.listen(engine, "connect", _mysql_strict)
+    return engine
+
+
+def _sqlite_engine(url: sa.URL) -> sa.Engine:
+    if url.database and not Path(url.database).parent.is_dir():
+        raise DatabaseUnreachableError(f"database {url.database}: its directory does not exist")
+    engine = sa.create_engine(url, connect_args={"timeout": 30.0, "check_same_thread": False})
+    event.listen(engine, "connect", _sqlite_connect)
+    event.listen(engine, "begin", _sqlite_begin)
+    return engine
+
+
+def _sqlite_connect(connection: sqlite3.Connection, _record: object) -> None:
+    """Leave transactions to us, let readers and a writer work side by side, and enforce foreign keys."""
+    connection.isolation_level = None
+    for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "busy_timeout=30000", "foreign_keys=ON"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _sqlite_begin(tx: Tx) -> None:
+    """Take the write lock at once: an upgrade from a read lock fails under load, this waits its turn.
+
+    Read connections run in autocommit: each SELECT is its own snapshot and takes no lock.
+    """
+    if tx.get_execution_options().get("isolation_level") != "AUTOCOMMIT":
+        tx.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def _mysql_strict(connection: Any, _record: object) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("SET SESSION sql_mode = CONCAT(@@sql_mode, ',STRICT_ALL_TABLES'), time_zone = '+00:00'")
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except sa.exc.IntegrityError as exc:
+        if _is_duplicate(exc):
+            raise DuplicateRowError(_reason(exc)) from exc
+        raise
+
+
+_DUPLICATE_WORDS = ("unique constraint", "duplicate entry", "duplicate key")
+_CONFLICT_CODES = {"40001", "40P01", "55P03"}  # PostgreSQL: serialization failure, deadlock, lock not available
+_MYSQL_CONFLICTS = {1205, 1213, 1020}  # lock wait timeout, deadlock, record changed since last read
+_MYSQL_GONE = {1040, 1053, 2002, 2003, 2006, 2013, 2014, 4031}
+
+
+def _is_duplicate(exc: sa.exc.IntegrityError) -> bool:
+    return any(words in str(exc.orig).lower() for words in _DUPLICATE_WORDS)
+
+
+def _is_conflict(exc: sa.exc.DBAPIError) -> bool:
+    code = getattr(exc.orig, "sqlstate", None) or _mysql_code(exc)
+    return code in _CONFLICT_CODES or code in _MYSQL_CONFLICTS or "database is locked" in str(exc.orig)
+
+
+def _is_unreachable(exc: sa.exc.DBAPIError) -> bool:
+    if not isinstance(exc, sa.exc.OperationalError | sa.exc.InterfaceError):
+        return False
+    sqlstate = getattr(exc.orig, "sqlstate", None)
+    if sqlstate is not None:
+        return str(sqlstate)[:2] in {"08", "57"}
+    return _mysql_code(exc) in _MYSQL_GONE or "connection" in str(exc.orig).lower()
+
+
+def _mysql_code(exc: sa.exc.DBAPIError) -> int | None:
+    args = getattr(exc.orig, "args", ())
+    return args[0] if args and isinstance(args[0], int) else None
+
+
+def _reason(exc: sa.exc.DBAPIError) -> str:
+    return " ".join(str(exc.orig).split())[:300]
