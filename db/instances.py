@@ -133,19 +133,25 @@ def power_records(tx: Tx, host: str) -> list[PowerRecord]:
     return [PowerRecord(*found) for found in tx.execute(_POWER, {"host": host})]
 
 
-def begin_task(tx: Tx, instance_id: int, task: str, from_vm_states: Collection[str], **changes: Any) -> bool:
-    """Take a free instance for `task` if its vm_state allows; False when it is busy, elsewhere or gone."""
-    taken = tx.execute(
-        sa.update(instances)
-        .where(
-            instances.c.id == instance_id,
-            instances.c.deleted == sa.false(),
-            instances.c.task_state.is_(None),
-            instances.c.vm_state.in_(list(from_vm_states)),
-        )
-        .values(task_state=task, updated_at=utcnow(), **changes)
+def begin_task(
+    tx: Tx, instance_id: int, task: str, from_vm_states: Collection[str], *, also_locked: bool, replaces: str = ""
+) -> bool:
+    """Take a free instance for `task` if its vm_state allows; False when it is busy, locked, elsewhere or gone.
+
+    replaces: a task_state that counts as free (`scheduling`, which a plain scheduler leaves).
+    """
+    free: sa.ColumnElement[bool] = instances.c.task_state.is_(None)
+    if replaces:
+        free = sa.or_(free, instances.c.task_state == replaces)
+    statement = sa.update(instances).where(
+        instances.c.id == instance_id,
+        instances.c.deleted == sa.false(),
+        free,
+        instances.c.vm_state.in_(list(from_vm_states)),
     )
-    return bool(taken.rowcount == 1)
+    if not also_locked:
+        statement = statement.where(instances.c.locked == sa.false())
+    return bool(tx.execute(statement.values(task_state=task, updated_at=utcnow())).rowcount == 1)
 
 
 def override_task(tx: Tx, instance_id: int, task: str, **changes: Any) -> bool:
@@ -160,22 +166,6 @@ def override_task(tx: Tx, instance_id: int, task: str, **changes: Any) -> bool:
         .values(task_state=task, updated_at=utcnow(), **changes)
     )
     return bool(taken.rowcount == 1)
-
-
-def change_task(tx: Tx, instance_id: int, old: str | None, new: str, from_vm_states: Collection[str]) -> bool:
-    """Swap one task for another (a plain scheduler's `scheduling` for ours); False when it was not `old`."""
-    same = instances.c.task_state.is_(None) if old is None else instances.c.task_state == old
-    done = tx.execute(
-        sa.update(instances)
-        .where(
-            instances.c.id == instance_id,
-            instances.c.deleted == sa.false(),
-            same,
-            instances.c.vm_state.in_(list(from_vm_states)),
-        )
-        .values(task_state=new, updated_at=utcnow())
-    )
-    return bool(done.rowcount == 1)
 
 
 def end_task(tx: Tx, instance_id: int, task: str, changes: Mapping[str, Any]) -> bool:

@@ -70,6 +70,7 @@ def _table(name: str, *columns: Any) -> sa.Table:
         *constraints,
         mysql_engine="InnoDB",
         mysql_charset="utf8mb4",
+        mysql_collate="utf8mb4_bin",
     )
 
 
@@ -214,9 +215,10 @@ instance_actions = _table(
 
 instance_metadata = _table(
     "instance_metadata",
-    _ref("instance_id", "instances.id"),
+    _ref("instance_id", "instances.id", index=False),
     _str("key", nullable=False),
     _str("value", nullable=False),
+    sa.UniqueConstraint("instance_id", "key"),
 )
 
 migrations = _table(
@@ -292,6 +294,7 @@ security_group_instance_association = sa.Table(
     sa.UniqueConstraint("instance_id", "security_group_id"),
     mysql_engine="InnoDB",
     mysql_charset="utf8mb4",
+    mysql_collate="utf8mb4_bin",
 )
 
 networks = _table(
@@ -329,9 +332,10 @@ fixed_ips = sa.Table(
     _flag("leased"),
     sa.Column("updated_at", DATETIME, nullable=True),
     sa.UniqueConstraint("network_id", "address"),
-    sa.Index("ix_fixed_ips_free", "network_id", "reserved", "instance_id"),
+    sa.Index("ix_fixed_ips_free", "network_id", "reserved", "instance_id", "id"),
     mysql_engine="InnoDB",
     mysql_charset="utf8mb4",
+    mysql_collate="utf8mb4_bin",
 )
 
 key_pairs = _table(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from functools import cache
 from typing import Any, TypeVar
@@ -13,6 +13,7 @@ from db.errors import RowNotFoundError
 from db.session import Tx, utcnow
 
 Row = TypeVar("Row")
+Params = Mapping[str, Any] | None
 
 
 @cache
@@ -27,23 +28,29 @@ def select_live(row_type: type, table: sa.Table) -> sa.Select[Any]:
     return sa.select(*columns(row_type, table)).where(table.c.deleted == sa.false())
 
 
-def first(tx: Tx, row_type: type[Row], statement: sa.Select[Any]) -> Row | None:
+def row_id(key: str | int) -> int:
+    """The id that `key` may be, or -1, which no row has."""
+    text = str(key)
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else -1
+
+
+def first(tx: Tx, row_type: type[Row], statement: sa.Select[Any], params: Params = None) -> Row | None:
     """The first row as `row_type`, or None."""
-    found = tx.execute(statement).first()
+    found = tx.execute(statement, params).first()
     return None if found is None else row_type(*found)
 
 
-def one(tx: Tx, row_type: type[Row], statement: sa.Select[Any], kind: str, key: object) -> Row:
+def one(tx: Tx, row_type: type[Row], statement: sa.Select[Any], kind: str, key: object, params: Params = None) -> Row:
     """The row as `row_type`; RowNotFoundError(kind, key) when there is none."""
-    row = first(tx, row_type, statement)
+    row = first(tx, row_type, statement, params)
     if row is None:
         raise RowNotFoundError(kind, key)
     return row
 
 
-def every(tx: Tx, row_type: type[Row], statement: sa.Select[Any]) -> list[Row]:
+def every(tx: Tx, row_type: type[Row], statement: sa.Select[Any], params: Params = None) -> list[Row]:
     """All rows as `row_type`."""
-    return [row_type(*found) for found in tx.execute(statement)]
+    return [row_type(*found) for found in tx.execute(statement, params)]
 
 
 def insert(tx: Tx, table: sa.Table, values: dict[str, Any]) -> int:

@@ -65,7 +65,10 @@ class ComputeDriver(ABC):
 
     @abstractmethod
     def destroy(self, spec: InstanceSpec) -> None:
-        """Remove a guest, its disks, taps and filters, running or not; succeed if it is already gone."""
+        """Remove a guest, its disks, taps and filters, running or not; succeed if it is already gone.
+
+        What a resize keeps for a revert (Resizable) is not the guest's: confirm_resize or revert_resize ends it.
+        """
 
     @abstractmethod
     def reboot(self, spec: InstanceSpec, *, hard: bool = True, timeout_s: float = 60.0) -> None:

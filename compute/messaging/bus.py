@@ -48,7 +48,7 @@ class SqliteBusDriver(BaseDriver):  # type: ignore[misc]  # oslo.messaging is un
         self._replies_lock = threading.Lock()
         self._replies: ReplyBox | None = None
 
-    def send(  # noqa: PLR0917 - the signature is oslo.messaging's
+    def send(
         self,
         target: Any,
         ctxt: dict[str, Any],
@@ -66,7 +66,7 @@ class SqliteBusDriver(BaseDriver):  # type: ignore[misc]  # oslo.messaging is un
         if not wait_for_reply:
             self._deliver(target, Request(ctxt=ctxt, message=message, msg_id=uuid.uuid4().hex))
             return None
-        with self._reply_box().expect() as call:
+        with self._reply_box().expect(self._queue(target)) as call:
             request = Request(
                 ctxt=ctxt,
                 message=message,
@@ -122,8 +122,7 @@ class SqliteBusDriver(BaseDriver):  # type: ignore[misc]  # oslo.messaging is un
         self._post.close()
 
     def _deliver(self, target: Any, request: Request, expires_at: float | None = None) -> None:
-        queue = queue_name(self._exchange(target), target.topic, None if target.fanout else target.server)
-        body = encode(request)
+        queue, body = self._queue(target), encode(request)
         try:
             if target.fanout:
                 self._post.publish(queue, body, time.time() + FANOUT_TTL_S)
@@ -148,6 +147,9 @@ class SqliteBusDriver(BaseDriver):  # type: ignore[misc]  # oslo.messaging is un
                 except BusStoreError as exc:
                     raise BusUnavailableError(str(exc)) from exc
             return self._replies
+
+    def _queue(self, target: Any) -> str:
+        return queue_name(self._exchange(target), target.topic, None if target.fanout else target.server)
 
     def _exchange(self, target: Any) -> str:
         return target.exchange or self._default_exchange or "default"

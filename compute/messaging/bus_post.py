@@ -106,13 +106,13 @@ class Mailbox:
         """Take up to `limit` messages from the file, without waiting."""
         return self._post.store.take(self._queues, limit)
 
-    def wait(self, timeout_s: float | None) -> tuple[list[str], bool]:
-        """Sleep until woken, at most `timeout_s` and FALLBACK_LOOK_S.
+    def wait(self, timeout_s: float | None) -> list[str]:
+        """Sleep until woken, at most `timeout_s` and FALLBACK_LOOK_S; return the letters that came.
 
-        Return the letters that came, and whether to look into the file.
+        Look into the file after every wake-up: a ring finds no room beside many letters.
         """
         letters = self._doorbell.wait(FALLBACK_LOOK_S if timeout_s is None else min(timeout_s, FALLBACK_LOOK_S))
-        return [letter.decode() for letter in letters if letter], not letters or RING in letters
+        return [letter.decode() for letter in letters if letter != RING]
 
     def interrupt(self) -> None:
         """Wake the reading thread; from any thread."""

@@ -22,9 +22,10 @@ _BATCH = 64
 class PendingCall:
     """A call on its way; for the thread that made it."""
 
-    def __init__(self, msg_id: str, reply_to: str) -> None:
+    def __init__(self, msg_id: str, reply_to: str, queue_name: str) -> None:
         self.msg_id = msg_id
         self.reply_to = reply_to
+        self._queue_name = queue_name
         self._replies: queue.SimpleQueue[Reply] = queue.SimpleQueue()
 
     def arrived(self, reply: Reply) -> None:
@@ -40,10 +41,14 @@ class PendingCall:
         while True:
             left_s = None if deadline is None else max(0.0, deadline - time.monotonic())
             bounds = [bound for bound in (left_s, monitor_timeout_s) if bound is not None]
+            patience_s = min(bounds, default=None)
             try:
-                reply = self._replies.get(timeout=min(bounds, default=None))
+                reply = self._replies.get(timeout=patience_s)
             except queue.Empty:
-                raise MessagingTimeout(f"Timed out waiting for a reply to message ID {self.msg_id}") from None
+                raise MessagingTimeout(
+                    f"No reply from {self._queue_name} to message ID {self.msg_id}: none came within "
+                    f"{timeout_s if patience_s == left_s else monitor_timeout_s} s"
+                ) from None
             if reply.ending:
                 return reply
 
@@ -59,9 +64,9 @@ class ReplyBox:
         self._thread.start()
 
     @contextmanager
-    def expect(self) -> Iterator[PendingCall]:
-        """Receive the replies to one new call for the length of the block; later ones are dropped."""
-        call = PendingCall(uuid.uuid4().hex, self._mailbox.name)
+    def expect(self, queue_name: str) -> Iterator[PendingCall]:
+        """Receive the replies to one new call to a queue for the length of the block; later ones are dropped."""
+        call = PendingCall(uuid.uuid4().hex, self._mailbox.name, queue_name)
         self._calls[call.msg_id] = call
         try:
             yield call
@@ -77,10 +82,7 @@ class ReplyBox:
 
     def _run(self) -> None:
         while not self._stopped.is_set():
-            bodies, look = self._mailbox.wait(None)
-            if look:
-                bodies += self._taken()
-            for body in bodies:
+            for body in self._mailbox.wait(None) + self._taken():
                 self._hand_over(body)
 
     def _taken(self) -> list[str]:

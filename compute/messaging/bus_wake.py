@@ -24,7 +24,7 @@ class Delivery(enum.Enum):
     """What became of a letter."""
 
     DELIVERED = "delivered"
-    FULL = "full"  # the reader lives and has letters to read already, or the letter is too big for its socket
+    FULL = "full"  # the reader lives, but there is no room for the letter now
     GONE = "gone"  # the reader has ended
 
 
@@ -52,7 +52,7 @@ class Doorbell:
 
 
 class WakeDirectory:
-    """The sockets of every endpoint of a bus, and one socket to write to them all; safe for many threads."""
+    """The sockets of every endpoint of a bus, and the means to write to them; safe for many threads."""
 
     def __init__(self, path: Path) -> None:
         """Open the directory, creating it with mode 0700; raise WakeError if others could use it."""
@@ -67,14 +67,15 @@ class WakeDirectory:
         except WakeError:
             os.close(self._directory)
             raise
-        self._sender = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self._sender.setblocking(False)
+        # Unread letters count against their sender's buffer: with one socket for both, a few long ones to a stuck
+        # reader would silence the wake-ups for all the others.
+        self._ringer = _nonblocking_socket()
+        self._sender = _nonblocking_socket()
 
     def open(self, name: str) -> Doorbell:
         """Bind a new endpoint's socket."""
-        bound = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        bound = _nonblocking_socket()
         try:
-            bound.setblocking(False)
             bound.bind(self._address(name))
             os.chmod(name, 0o600, dir_fd=self._directory)
             if os.geteuid() == 0:
@@ -87,13 +88,14 @@ class WakeDirectory:
 
     def post(self, name: str, letter: bytes = RING) -> Delivery:
         """Send a letter without ever waiting; RING, the default, only wakes the reader."""
+        through = self._sender if letter else self._ringer
         try:
-            self._sender.sendto(letter, self._address(name))
+            through.sendto(letter, self._address(name))
         except (ConnectionRefusedError, FileNotFoundError):
             return Delivery.GONE
         except OSError:
-            # A full queue, an oversized letter, no buffer space, no permission: the reader finds the file's copy when
-            # it wakes, at the latest by its fallback look.
+            # A full queue, no buffer space, no permission. Whatever is in the file the reader finds when it reads the
+            # letters it has, or by its fallback look.
             return Delivery.FULL
         return Delivery.DELIVERED
 
@@ -119,6 +121,7 @@ class WakeDirectory:
 
     def close(self) -> None:
         """Close the writing end; endpoints opened here stay open."""
+        self._ringer.close()
         self._sender.close()
         os.close(self._directory)
         self._directory = -1  # the number will be given to some other file
@@ -134,3 +137,9 @@ class WakeDirectory:
         if stat.S_IMODE(status.st_mode) & 0o077:
             raise WakeError(f"{self.path} is open to other users: it must have mode 0700")
         return status.st_uid
+
+
+def _nonblocking_socket() -> socket.socket:
+    made = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    made.setblocking(False)
+    return made

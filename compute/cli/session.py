@@ -1,0 +1,94 @@
+"""What a command may need, each made when first asked for: configuration, database, reads, API, and who asks."""
+
+from __future__ import annotations
+
+import argparse
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from compute.context import RequestContext, get_admin_context
+from compute.errors import ComputeError
+
+if TYPE_CHECKING:
+    from compute.api import API
+    from compute.reads import Reads
+    from db.session import Database
+
+
+class Session:
+    """One run of nova-manage. Nothing is imported, read or opened before it is used."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        self.args = args
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None) -> None:
+        made = vars(self)
+        if "api" in made:
+            self.api.close()
+        if "any_db" in made:
+            self.any_db.dispose()
+
+    @cached_property
+    def conf(self) -> Any:
+        """The configuration (an oslo.config ConfigOpts)."""
+        from compute.conf import load
+
+        return load(self.args.config_file)
+
+    @cached_property
+    def any_db(self) -> Database:
+        """The database at whatever revision, even none."""
+        from compute.service import open_database
+
+        return open_database(self.conf)
+
+    @cached_property
+    def db(self) -> Database:
+        """The database at this program's revision; otherwise ComputeError says which command mends it."""
+        from db import migration
+
+        path = self.any_db.url.database
+        if self.any_db.dialect == "sqlite" and path and not Path(path).exists():
+            raise ComputeError(f"there is no database {path}: run `nova-manage db sync`")
+        migration.check(self.any_db.engine)
+        return self.any_db
+
+    @cached_property
+    def reads(self) -> Reads:
+        """Look-ups of instances and actions."""
+        from compute.reads import Reads
+
+        return Reads(
+            self.db,
+            instance_name_template=self.conf.instance_name_template,
+            service_down_time_s=self.conf.service_down_time,
+        )
+
+    @cached_property
+    def api(self) -> API:
+        """What gives orders; the bus is reached when the first order rings."""
+        from compute.service import build_api
+
+        self.db  # noqa: B018 - an order needs a database of our revision, and this says so best
+        return build_api(self.conf)
+
+    @cached_property
+    def context(self) -> RequestContext:
+        """Who asks: an administrator, or with --project that project, with its rights only unless --admin."""
+        if self.args.project is None:
+            admin = get_admin_context()
+            user_id = self.args.user or admin.user_id
+            return RequestContext(user_id=user_id, project_id=admin.project_id, is_admin=True)
+        return RequestContext(
+            user_id=self.args.user or self.args.project, project_id=self.args.project, is_admin=self.args.admin
+        )
+
+    @property
+    def images_path(self) -> Path:
+        """Where the registry keeps copies of local images."""
+        return Path(self.conf.images_path)

@@ -1,0 +1,108 @@
+"""The bus, by URL: `sqlite:///FILE` is the embedded one, `rabbit://...` RabbitMQ.
+
+RabbitMQ is used with durable (or quorum) queues, mandatory confirmed publishing and a finite retry. The message is
+only a doorbell: what it is about is in the journal before it is sent.
+"""
+
+from __future__ import annotations
+
+import socket
+from typing import Any
+
+from oslo_config import cfg
+
+from compute import concurrency
+
+concurrency.choose(concurrency.THREADING)  # what nobody chose before is threads; oslo.messaging asks when imported
+
+import oslo_messaging  # noqa: E402
+from oslo_messaging.opts import list_opts  # noqa: E402
+from oslo_messaging.rpc.server import RPCServer  # noqa: E402
+
+from compute.errors import UnreachableError  # noqa: E402
+from compute.messaging.dispatch import Dispatcher  # noqa: E402
+from compute.messaging.serializer import ContextSerializer  # noqa: E402
+
+REMOTE_ERRORS = ["compute.errors", "virt.errors", "db.errors"]
+PASSING = (
+    oslo_messaging.MessageDeliveryFailure,
+    oslo_messaging.MessageUndeliverable,
+    oslo_messaging.MessagingTimeout,
+    OSError,
+)
+
+
+class Bus:
+    """A transport with this deployment's settings, and the clients and servers made on it."""
+
+    def __init__(self, conf: cfg.ConfigOpts) -> None:
+        self.url: str = conf.transport_url
+        self._timeout_s: int = conf.rpc_response_timeout
+        self._retry: int = conf.rpc_send_retry
+        self._executor: str = conf.executor
+        self._own = _messaging_conf(conf)
+        try:
+            self._transport = oslo_messaging.get_rpc_transport(
+                self._own, url=self.url, allowed_remote_exmods=REMOTE_ERRORS
+            )
+        except (oslo_messaging.InvalidTransportURL, oslo_messaging.DriverLoadFailure) as exc:
+            raise UnreachableError(f"transport_url: {exc}") from exc
+
+    def client(self, topic: str, version: str) -> Any:
+        """An RPC client for `topic`; its casts are confirmed by the broker or raise one of PASSING."""
+        return oslo_messaging.get_rpc_client(
+            self._transport,
+            oslo_messaging.Target(topic=topic, version=version),
+            timeout=self._timeout_s,
+            retry=self._retry,
+            serializer=ContextSerializer(),
+            transport_options=oslo_messaging.TransportOptions(at_least_once=True),
+        )
+
+    def server(self, topic: str, host: str, manager: object, version: str) -> RPCServer:
+        """A server of `manager`'s exposed verbs for `topic` and `topic.host`; not started."""
+        target = oslo_messaging.Target(topic=topic, server=host)
+        executor = None if self._executor == "threading" else self._executor
+        return RPCServer(self._transport, target, Dispatcher(manager, version), executor)
+
+    def close(self) -> None:
+        """Close every connection."""
+        self._transport.cleanup()
+
+
+def _messaging_conf(conf: cfg.ConfigOpts) -> cfg.ConfigOpts:
+    """oslo.messaging's own options, set from ours. It insists on the global configuration, which nothing else here uses."""
+    own = cfg.CONF
+    for group, opts in list_opts():
+        own.register_opts(opts, group=group)
+    own([], default_config_files=[], default_config_dirs=[])
+    own.set_override("control_exchange", conf.control_exchange)
+    own.set_override("executor_thread_pool_size", conf.rpc_thread_pool_size)
+    own.set_override("rpc_response_timeout", conf.rpc_response_timeout)
+    rabbit = {
+        "amqp_durable_queues": conf.rabbit_durable_queues,
+        "rabbit_quorum_queue": conf.rabbit_quorum_queue,
+        "rabbit_transient_quorum_queue": False,
+        "heartbeat_timeout_threshold": 30,
+        "kombu_reconnect_delay": 0.5,
+        "rabbit_retry_interval": 1,
+    }
+    for name, value in rabbit.items():
+        own.set_override(name, value, group="oslo_messaging_rabbit")
+    return own
+
+
+def check_reachable(url: str, timeout_s: float) -> None:
+    """Connect to one of the brokers of a rabbit:// URL and hang up; UnreachableError naming them when none answers."""
+    parsed = oslo_messaging.TransportURL.parse(cfg.ConfigOpts(), url)
+    if parsed.transport == "sqlite":
+        return
+    failures = []
+    for host in parsed.hosts:
+        try:
+            socket.create_connection((host.hostname, host.port or 5672), timeout=timeout_s).close()
+        except OSError as exc:
+            failures.append(f"{host.hostname}:{host.port or 5672}: {exc}")
+        else:
+            return
+    raise UnreachableError(f"broker unreachable: {'; '.join(failures) or 'no host in transport_url'}")

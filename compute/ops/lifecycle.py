@@ -1,0 +1,167 @@
+"""Build, end, start, stop and restart instances."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from compute.errors import AbortedError, BuildFailedError, InvalidInputError, NoValidHostError
+from compute.ops import networking
+from compute.scheduler import Scheduler, group_facts
+from compute.scheduling.request import Request
+from compute.sealing import Sealer
+from compute.settings import Settings
+from compute.task import Work
+from db import compute_nodes, instances, networks, resizes, security_groups, volumes
+from db.session import Database, Tx, utcnow
+from virt.errors import ImageError, VirtError
+from virt.power_state import Power
+
+LOG = logging.getLogger(__name__)
+ABORT_WAIT_S = 30.0
+
+
+def run(work: Work, settings: Settings, scheduler: Scheduler) -> None:
+    """Build the instance here; if that fails for a reason of this host, pass it on to another one."""
+    if work.plain or work.instance.host is None:
+        _book(work)
+    _clean_up_on_failure(work)
+    networking.allocate(work, stub_network=settings.stub_network)
+    try:
+        work.driver.spawn(work.spec, work.progress)
+    except (ImageError, AbortedError):
+        raise
+    except VirtError as exc:
+        if len(work.args.get("tried", {})) + 1 >= settings.scheduler_max_attempts or work.args.get("force_host"):
+            raise
+        _try_elsewhere(work, scheduler, exc)
+        return
+    work.undo.callback(work.driver.destroy, work.spec)
+    work.changes.update(launched_at=utcnow(), launched_on=work.host, host=work.host)
+    work.check()
+
+
+def _book(work: Work) -> None:
+    """Claim room for an instance that another scheduler sent here; NoValidHostError when there is none."""
+    size = _size(work)
+
+    def claim(tx: Tx) -> None:
+        if not compute_nodes.claim(tx, work.host, **size):
+            raise NoValidHostError(f"{work.host}: no room for {size}")
+        instances.set_host(tx, work.instance.id, work.task, work.host, scheduled_at=utcnow())
+
+    work.db.run(claim)
+
+
+def keep_injected_files(db: Database, sealer: Sealer, instance_id: int, files: list[Any]) -> None:
+    """Seal the files of a plain run_instance into the record, where a later build finds them too."""
+    if not all(
+        isinstance(one, list | tuple) and len(one) == 2 and all(isinstance(x, str) for x in one) for one in files
+    ):
+        raise InvalidInputError("run_instance: injected_files must be a list of [path, base64 contents]")
+    db.run(instances.update, instance_id, sealed_files=sealer.seal(files))
+
+
+def _clean_up_on_failure(work: Work) -> None:
+    """A failed build leaves no claim and no address, and belongs to no host."""
+    work.when_failed.append(lambda tx: compute_nodes.release(tx, work.host, **_size(work)))
+    work.when_failed.append(lambda tx: networks.release(tx, work.instance.id))
+    work.failed_changes["host"] = None
+
+
+def _try_elsewhere(work: Work, scheduler: Scheduler, exc: VirtError) -> None:
+    row = work.instance
+    tried = {**work.args.get("tried", {}), work.host: str(exc)[:500]}
+    LOG.warning("instance %d: build failed here, trying another host: %s", row.id, exc)
+
+    def choose(tx: Tx) -> str:
+        zone = work.args.get("zone")
+        policy, group_hosts = None, frozenset[str]()
+        if row.server_group_id is not None:
+            policy, group_hosts = group_facts(tx, row.server_group_id, without=row.id)
+        request = Request(
+            vcpus=row.vcpus,
+            memory_mb=row.memory_mb,
+            local_gb=row.local_gb,
+            project_id=row.project_id,
+            availability_zone=zone,
+            exclude=tried,
+            server_group_id=row.server_group_id,
+            group_policy=policy,
+            group_hosts=group_hosts,
+        )
+        try:
+            host = scheduler.place(tx, request)
+        except NoValidHostError as nowhere:
+            raise BuildFailedError(f"{exc}; and no other host: {nowhere}") from exc
+        compute_nodes.release(tx, work.host, **_size(work))
+        instances.set_host(tx, row.id, work.task, host)
+        return host
+
+    work.pass_on("run_instance", choose, {**work.args, "tried": tried})
+
+
+def terminate(work: Work) -> None:
+    """End the instance: guest, disks, addresses, claims and attachments, here and on the other host of a resize."""
+    for other in work.others():
+        other.cancel("a delete outranked it")
+        if not other.left.wait(ABORT_WAIT_S):
+            LOG.warning("instance %d: %s does not stop; deleting under it", work.instance.id, other.task)
+    work.driver.destroy(work.spec)
+    legs = work.args.get("legs")
+    if legs is None:
+        legs = _other_hosts(work)
+    if legs:
+        work.pass_on("terminate_instance", legs[0], {**work.args, "legs": legs[1:]})
+        return
+    work.when_done.append(lambda tx: release_everything(tx, work.instance))
+    work.changes.update(gone())
+
+
+def _other_hosts(work: Work) -> list[str]:
+    move = work.db.query(resizes.latest, work.instance.id)
+    if move is None or move.status in {"confirmed", "reverted", "done"}:
+        return []
+    return sorted({move.source_compute, move.dest_compute} - {work.host})
+
+
+def gone() -> dict[str, Any]:
+    """The columns of an instance that is no more."""
+    return {
+        "deleted": True,
+        "deleted_at": utcnow(),
+        "terminated_at": utcnow(),
+        "power_state": int(Power.NOSTATE),
+        "sealed_files": None,
+        "sealed_password": None,
+    }
+
+
+def release_everything(tx: Tx, row: instances.Instance) -> None:
+    """Give back what a deleted instance held in the database."""
+    networks.release(tx, row.id)
+    for attachment in volumes.attachments_of(tx, [row.id]):
+        volumes.set_detached(tx, attachment.id)
+    security_groups.dissociate(tx, row.id)
+    if row.host is not None:
+        compute_nodes.release(tx, row.host, vcpus=row.vcpus, memory_mb=row.memory_mb, local_gb=row.local_gb)
+
+
+def reboot(work: Work, settings: Settings, *, hard: bool) -> None:
+    """Restart the guest, asking it first unless `hard`."""
+    work.driver.reboot(work.spec, hard=hard, timeout_s=settings.shutdown_timeout)
+
+
+def start(work: Work) -> None:
+    """Power a stopped instance on."""
+    work.driver.power_on(work.spec)
+
+
+def stop(work: Work, settings: Settings) -> None:
+    """Ask the guest to shut down, and pull the plug when it does not."""
+    work.driver.power_off(work.spec, timeout_s=settings.shutdown_timeout)
+
+
+def _size(work: Work) -> dict[str, int]:
+    row = work.instance
+    return {"vcpus": row.vcpus, "memory_mb": row.memory_mb, "local_gb": row.local_gb}

@@ -1,0 +1,40 @@
+"""Addresses of instances: claimed atomically in the database, before the driver is asked for anything."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from dataclasses import replace
+
+from compute.task import Work
+from db import networks
+from db.errors import RowNotFoundError
+from db.networks import HeldAddress
+
+LOG = logging.getLogger(__name__)
+
+
+def generate_mac() -> str:
+    """A locally administered MAC of 2011.2's range, 02:16:3e:00:00:00 to 02:16:3e:7f:ff:ff."""
+    tail = [0x02, 0x16, 0x3E, secrets.randbelow(0x80), secrets.randbelow(0x100), secrets.randbelow(0x100)]
+    return ":".join(f"{octet:02x}" for octet in tail)
+
+
+def allocate(work: Work, *, stub_network: bool) -> None:
+    """Give the instance an address of its network unless it has one; raises AddressPoolEmptyError."""
+    if stub_network or work.dossier.addresses:
+        return
+    network_id = work.instance.network_id or _default_network(work)
+    if network_id is None:
+        LOG.info("instance %d: there is no network for project %s", work.instance.id, work.instance.project_id)
+        return
+    claimed = work.db.run(networks.claim, network_id, work.instance.id, generate_mac())
+    held = HeldAddress(work.instance.id, claimed.network, claimed.address, claimed.mac)
+    work.dossier = replace(work.dossier, addresses=(held,))
+
+
+def _default_network(work: Work) -> int | None:
+    try:
+        return work.db.query(networks.default_for, work.instance.project_id).id
+    except RowNotFoundError:
+        return None

@@ -1,0 +1,52 @@
+"""Plug volumes in and out. The attachment row is reserved before the host is asked, so one volume has one user."""
+
+from __future__ import annotations
+
+from compute.errors import ConflictError, VolumeNotFoundError
+from compute.specs import SpecBuilder
+from compute.task import Work
+from db import volumes
+from db.volumes import Attachment
+from virt.driver import AttachesVolumes, require
+
+
+def attach(work: Work, specs: SpecBuilder) -> None:
+    """Plug a reserved volume in; on a failure the reservation is given back."""
+    row = _reserved(work)
+    work.when_failed.append(lambda tx: volumes.set_detached(tx, row.id))
+    driver = require(work.driver, AttachesVolumes)
+    volume = specs.attachment(row)
+    work.undo.callback(driver.detach_volume, work.spec, volume)
+    driver.attach_volume(work.spec, volume)
+    work.when_done.append(lambda tx: volumes.set_attached(tx, row.id))
+
+
+def detach(work: Work, specs: SpecBuilder) -> None:
+    """Unplug a volume; it stays attached when the guest will not let go."""
+    row = _attachment(work)
+    work.when_failed.append(lambda tx: volumes.undo_detaching(tx, row.id))
+    work.db.run(volumes.set_detaching, row.id)
+    require(work.driver, AttachesVolumes).detach_volume(work.spec, specs.attachment(row))
+    work.when_done.append(lambda tx: volumes.set_detached(tx, row.id))
+
+
+def _attachment(work: Work) -> Attachment:
+    volume_id: int = work.args["volume_id"]
+    row = work.db.query(volumes.attachment_of, volume_id)
+    if row is None or row.instance_id != work.instance.id:
+        raise VolumeNotFoundError(f"volume {volume_id} is not attached to instance {work.instance.id}")
+    expected = work.args.get("attachment_id")
+    if expected not in {None, row.id}:
+        raise ConflictError(f"volume {volume_id} has been attached anew since: this order is for an older attachment")
+    return row
+
+
+def _reserved(work: Work) -> Attachment:
+    """The reservation that the API made, or one made now for a plain cast."""
+    volume_id: int = work.args["volume_id"]
+    if work.db.query(volumes.attachment_of, volume_id) is None:
+        work.db.run(volumes.reserve_attachment, volume_id, work.instance.id, work.args["mountpoint"])
+    row = _attachment(work)
+    if row.state == "attached":
+        raise ConflictError(f"volume {volume_id} is attached to instance {row.instance_id} at {row.mountpoint}")
+    return row

@@ -1,0 +1,120 @@
+"""Write work orders: take the instance and write the journal row in one transaction, or say exactly why not."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from compute.context import RequestContext
+from compute.errors import InstanceBusyError, InstanceLockedError, InstanceNotFoundError, InvalidStateError
+from compute.sealing import Sealer
+from compute.states import MOVES, Move, Task, Vm
+from db import actions, instances
+from db.errors import RowNotFoundError
+from db.instances import Instance
+from db.session import Tx
+
+SECRET_ARGS = frozenset({"new_pass", "injected_files", "file_contents"})
+SCHEDULING = "scheduling"  # what a plain scheduler leaves in task_state before it casts run_instance
+
+
+def take(tx: Tx, context: RequestContext, instance_id: int, task: Task) -> None:
+    """Take a free instance for `task`, or raise why it cannot be: not found, locked, busy with X, or wrong state."""
+    move = MOVES[task]
+    taken = instances.begin_task(
+        tx,
+        instance_id,
+        task,
+        move.start,
+        also_locked=context.is_admin or not move.lockable,
+        replaces=SCHEDULING if task is Task.SPAWNING else "",
+    )
+    if not taken:
+        _explain(tx, instance_id, task, move)
+
+
+def _explain(tx: Tx, instance_id: int, task: Task, move: Move) -> None:
+    try:
+        instance = instances.get(tx, instance_id)
+    except RowNotFoundError as exc:
+        raise InstanceNotFoundError(f"no instance {instance_id}") from exc
+    if instance.task_state is not None:
+        raise InstanceBusyError(f"instance {instance_id} is busy: {instance.task_state}")
+    if instance.vm_state not in move.start:
+        raise wrong_state(instance, task)
+    raise locked(instance_id)
+
+
+def wrong_state(instance: Instance, task: Task) -> InvalidStateError:
+    """The error for a task that the instance's vm_state forbids."""
+    needed = " or ".join(sorted(MOVES[task].start))
+    verb = MOVES[task].verb
+    return InvalidStateError(f"instance {instance.id} is {instance.vm_state}: {verb} needs it {needed}")
+
+
+def locked(instance_id: int) -> InstanceLockedError:
+    """The error for a caller who is no administrator."""
+    return InstanceLockedError(f"instance {instance_id} is locked: only an administrator may act on it")
+
+
+def take_for_delete(tx: Tx, context: RequestContext, instance_id: int, *, keep: int | None = None) -> bool:
+    """Take an instance for deleting whatever runs on it, aborting that; False when it is being deleted already.
+
+    keep: the order of the delete itself, where it is written before.
+    """
+    try:
+        instance = instances.get(tx, instance_id)
+    except RowNotFoundError as exc:
+        raise InstanceNotFoundError(f"no instance {instance_id}") from exc
+    if instance.locked and not context.is_admin:
+        raise locked(instance_id)
+    if not instances.override_task(tx, instance_id, Task.DELETING):
+        return False
+    actions.abort_open(tx, instance_id, "a delete outranked it", keep=keep)
+    return True
+
+
+def journal_row(
+    tx: Tx,
+    context: RequestContext,
+    task: Task,
+    instance_id: int,
+    *,
+    host: str | None,
+    args: str,
+    step: str | None = None,
+    **also: Any,
+) -> dict[str, Any]:
+    """The values of a journal row for `task`; `also` overrides (state, owner, message_id...)."""
+    return {
+        "instance_id": instance_id,
+        "action": task.value,
+        "step": step or MOVES[task].verb,
+        "request_id": context.request_id,
+        "user_id": context.user_id,
+        "project_id": context.project_id,
+        "args": args,
+        "host": host,
+        "state": actions.REQUESTED,
+        "deadline": actions.seconds_from_now(tx, MOVES[task].deadline_s),
+        **also,
+    }
+
+
+def pack(sealer: Sealer, args: Mapping[str, Any]) -> str:
+    """Verb arguments as the journal keeps them: JSON, sealed as a whole when there is a secret among them."""
+    if any(args.get(name) for name in SECRET_ARGS):
+        return json.dumps({"sealed": sealer.seal(dict(args))})
+    return json.dumps(dict(args), sort_keys=True) if args else "{}"
+
+
+def unpack(sealer: Sealer, text: str) -> dict[str, Any]:
+    """What `pack` was given."""
+    args: dict[str, Any] = json.loads(text)
+    return dict(sealer.open(args["sealed"])) if "sealed" in args else args
+
+
+def failed_state(task: Task, vm_state: str) -> Vm:
+    """The vm_state that a failure of `task` leaves."""
+    return MOVES[task].failed or Vm(vm_state)

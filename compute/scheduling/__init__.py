@@ -1,0 +1,1 @@
+"""The pure half of scheduling: requests, filters, weights, drivers and plans, over candidates as data."""

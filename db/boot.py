@@ -1,0 +1,123 @@
+"""What a create must know, in one statement: flavor, image, limits, usage, default group and default network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from db import images, instance_types, networks, rows, security_groups
+from db.models import images as image_table
+from db.models import instance_types as type_table
+from db.models import instances, quotas
+from db.models import networks as network_table
+from db.models import security_groups as group_table
+from db.session import Tx
+
+
+@dataclass(frozen=True, slots=True)
+class BootFacts:
+    """Facts for a create. limits: the project's overrides among `instances` and `cores`; used: what it has now."""
+
+    flavor: instance_types.InstanceType
+    image: images.Image
+    limits: Mapping[str, int]
+    used: Mapping[str, int]
+    default_group_id: int
+    default_network_id: int | None
+
+
+_TYPES, _IMAGES = type_table.c, image_table.c
+_PROJECT: sa.BindParameter[str] = sa.bindparam("project_id")
+
+
+def _limit(resource: str) -> Any:
+    override = sa.select(quotas.c.hard_limit).where(quotas.c.project_id == _PROJECT, quotas.c.resource == resource)
+    return override.scalar_subquery().label(f"limit_{resource}")
+
+
+def _used(what: Any, name: str) -> Any:
+    mine = sa.select(what).where(instances.c.project_id == _PROJECT, instances.c.deleted == sa.false())
+    return mine.scalar_subquery().label(name)
+
+
+_DEFAULT_GROUP = (
+    sa.select(group_table.c.id)
+    .where(group_table.c.project_id == _PROJECT, group_table.c.name == "default", group_table.c.deleted == sa.false())
+    .scalar_subquery()
+)
+_DEFAULT_NETWORK = (
+    sa.select(network_table.c.id)
+    .where(
+        network_table.c.deleted == sa.false(),
+        sa.or_(network_table.c.project_id == _PROJECT, network_table.c.project_id.is_(None)),
+    )
+    .order_by(sa.case((network_table.c.project_id == _PROJECT, 0), else_=1), network_table.c.id)
+    .limit(1)
+    .scalar_subquery()
+)
+_TYPE_COLUMNS = rows.columns(instance_types.InstanceType, type_table)
+_IMAGE_COLUMNS = rows.columns(images.Image, image_table)
+_FACTS = (
+    sa.select(
+        *_TYPE_COLUMNS,
+        *_IMAGE_COLUMNS,
+        _limit("instances"),
+        _limit("cores"),
+        _used(sa.func.count(), "used_instances"),
+        _used(sa.func.coalesce(sa.func.sum(instances.c.vcpus), 0), "used_cores"),
+        _DEFAULT_GROUP.label("group_id"),
+        _DEFAULT_NETWORK.label("network_id"),
+    )
+    .select_from(type_table.join(image_table, sa.true()))
+    .where(
+        _TYPES.deleted == sa.false(),
+        sa.or_(_TYPES.name == sa.bindparam("type_key"), _TYPES.flavorid == sa.bindparam("type_key")),
+        _IMAGES.deleted == sa.false(),
+        sa.or_(_IMAGES.name == sa.bindparam("image_key"), _IMAGES.id == sa.bindparam("image_id")),
+    )
+    .order_by(
+        sa.case((_TYPES.name == sa.bindparam("type_key"), 0), else_=1),
+        sa.case((_IMAGES.name == sa.bindparam("image_key"), 0), else_=1),
+    )
+    .limit(1)
+)
+
+
+def facts(tx: Tx, *, user_id: str, project_id: str, instance_type: str, image: str) -> BootFacts:
+    """Facts for one create, counted while no other create of this project can run.
+
+    One statement on SQLite, whose transactions exclude each other anyway; two on servers, where the project's default
+    group is locked first. Raises RowNotFoundError for an unknown type or image.
+    """
+    group_id: int | None = None
+    if tx.dialect.name != "sqlite":
+        group_id = security_groups.ensure_default(tx, user_id, project_id, hold=True).id
+    keys = {"type_key": instance_type, "image_key": image, "image_id": rows.row_id(image), "project_id": project_id}
+    found = tx.execute(_FACTS, keys).first()
+    if found is None:
+        instance_types.get_by_name_or_flavorid(tx, instance_type)
+        images.find(tx, image)
+        raise AssertionError("a type and an image that exist were not found together")
+    return _facts(tx, found, user_id, project_id, group_id)
+
+
+def _facts(tx: Tx, found: Any, user_id: str, project_id: str, group_id: int | None) -> BootFacts:
+    types_end = len(_TYPE_COLUMNS)
+    images_end = types_end + len(_IMAGE_COLUMNS)
+    overrides = {"instances": found.limit_instances, "cores": found.limit_cores}
+    return BootFacts(
+        flavor=instance_types.InstanceType(*found[:types_end]),
+        image=images.decoded(found[types_end:images_end]),
+        limits={name: limit for name, limit in overrides.items() if limit is not None},
+        used={"instances": int(found.used_instances), "cores": int(found.used_cores)},
+        default_group_id=group_id or found.group_id or security_groups.ensure_default(tx, user_id, project_id).id,
+        default_network_id=found.network_id,
+    )
+
+
+def resolve_network(tx: Tx, key: str) -> int:
+    """The id of the network that `key` names."""
+    return networks.find(tx, key).id

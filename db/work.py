@@ -1,0 +1,111 @@
+"""Everything a host needs for one operation on one instance, in as few statements as there are kinds of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from db import images, instance_metadata, networks, rows, security_groups, volumes
+from db.actions import Action
+from db.errors import RowNotFoundError
+from db.instances import Instance
+from db.models import fixed_ips, instance_actions, instance_types, instances, volume_attachments
+from db.models import images as image_table
+from db.models import instance_metadata as metadata_table
+from db.session import Tx
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dossier:
+    """An instance with all that belongs to it, and the order that is being worked on (None: just looking)."""
+
+    action: Action | None
+    instance: Instance
+    flavor: str
+    image: images.Image | None
+    kernel: images.Image | None
+    ramdisk: images.Image | None
+    addresses: tuple[networks.HeldAddress, ...]
+    volumes: tuple[volumes.Attachment, ...]
+    groups: tuple[security_groups.GroupRules, ...]
+    metadata: dict[str, str]
+
+
+_KERNEL, _RAMDISK = image_table.alias("kernel"), image_table.alias("ramdisk")
+_IMAGE_ALIASES = (image_table, _KERNEL, _RAMDISK)
+
+
+def _count(table: sa.Table, *where: Any) -> Any:
+    mine = sa.select(sa.func.count()).select_from(table).where(table.c.instance_id == instances.c.id, *where)
+    return mine.scalar_subquery().label(f"n_{table.name}")
+
+
+_SELECT = sa.select(
+    *rows.columns(Instance, instances),
+    instance_types.c.name.label("flavor"),
+    *(
+        column.label(f"{table.name}_{column.name}")
+        for table in _IMAGE_ALIASES
+        for column in rows.columns(images.Image, table)
+    ),
+    _count(fixed_ips),
+    _count(volume_attachments, volume_attachments.c.live == 1),
+    _count(metadata_table),
+).select_from(
+    instances.join(instance_types, instance_types.c.id == instances.c.instance_type_id)
+    .outerjoin(image_table, image_table.c.id == instances.c.image_id)
+    .outerjoin(_KERNEL, _KERNEL.c.id == instances.c.kernel_id)
+    .outerjoin(_RAMDISK, _RAMDISK.c.id == instances.c.ramdisk_id)
+)
+_BY_ID = _SELECT.where(instances.c.id == sa.bindparam("instance_key"))
+_BY_ACTION = (
+    _SELECT.add_columns(*(c.label(f"action_{c.name}") for c in rows.columns(Action, instance_actions)))
+    .join(instance_actions, instance_actions.c.instance_id == instances.c.id)
+    .where(instance_actions.c.id == sa.bindparam("action_key"))
+)
+_N_INSTANCE = len(rows.columns(Instance, instances))
+_N_IMAGE = len(rows.columns(images.Image, image_table))
+_N_COUNTS = 3
+
+
+def for_action(tx: Tx, action_id: int, *, with_groups: bool) -> Dossier:
+    """The dossier of an order: one statement, and one or two more for each kind of thing that there is."""
+    found = tx.execute(_BY_ACTION, {"action_key": action_id}).first()
+    if found is None:
+        raise RowNotFoundError("action", action_id)
+    head = _N_INSTANCE + 1 + 3 * _N_IMAGE + _N_COUNTS
+    return _dossier(tx, found, Action(*found[head:]), with_groups)
+
+
+def for_instance(tx: Tx, instance_id: int, *, with_groups: bool) -> Dossier:
+    """The dossier of an instance that no order is about; deleted ones too."""
+    found = tx.execute(_BY_ID, {"instance_key": instance_id}).first()
+    if found is None:
+        raise RowNotFoundError("instance", instance_id)
+    return _dossier(tx, found, None, with_groups)
+
+
+def _dossier(tx: Tx, found: Any, action: Action | None, with_groups: bool) -> Dossier:
+    instance = Instance(*found[:_N_INSTANCE])
+    image, kernel, ramdisk = (_image(found, number) for number in range(3))
+    ids = [instance.id]
+    return Dossier(
+        action=action,
+        instance=instance,
+        flavor=found.flavor,
+        image=image,
+        kernel=kernel,
+        ramdisk=ramdisk,
+        addresses=tuple(networks.addresses_of(tx, ids)) if found.n_fixed_ips else (),
+        volumes=tuple(volumes.attachments_of(tx, ids)) if found.n_volume_attachments else (),
+        groups=security_groups.groups_of(tx, ids)[instance.id] if with_groups else (),
+        metadata=instance_metadata.get(tx, instance.id) if found.n_instance_metadata else {},
+    )
+
+
+def _image(found: Any, number: int) -> images.Image | None:
+    start = _N_INSTANCE + 1 + number * _N_IMAGE
+    values = found[start : start + _N_IMAGE]
+    return None if values[0] is None else images.decoded(values)

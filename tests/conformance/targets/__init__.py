@@ -1,0 +1,1 @@
+"""One module a driver, each with TARGETS."""

@@ -1,0 +1,122 @@
+"""Domain XML: golden, valid by libvirt's own schema, and no declared property goes unexercised."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from pathlib import Path
+
+import pytest
+from lxml import etree
+
+from tests.builders import a_guest, a_network, a_vif, an_image
+from virt.libvirt.domain import Platform, domain_for
+from virt.libvirt.layout import Layout
+from virt.libvirt.xml.console import Serial
+from virt.libvirt.xml.disk import Disk
+from virt.libvirt.xml.domain import Domain
+from virt.libvirt.xml.interface import FilterParameter, Interface
+from virt.libvirt.xml.metadata import NAMESPACE, Stamp
+from virt.libvirt.xml.node import Node
+
+SCHEMA = Path("/usr/share/libvirt/schemas/domain.rng")
+UUID = "8a1f2b3c-0000-4000-8000-00000000002a"
+QEMU = Platform(type="qemu", arch="x86_64", cluster="test")
+KVM = Platform(type="kvm", arch="x86_64", cluster="test", machine="q35", cpu_mode="host-model", disk_cache="none",
+               emulator="/usr/bin/qemu-system-x86_64")  # fmt: skip
+KERNEL = {
+    "kernel": an_image(id=2, name="kernel", disk_format="aki"),
+    "ramdisk": an_image(id=3, name="ramdisk", disk_format="ari"),
+}
+
+
+def spec(**changes):
+    vif = a_vif(mac="02:16:3e:00:00:2a", network=a_network())
+    return a_guest(**({"id": 42, "uuid": UUID, "vifs": (vif,)} | changes))
+
+
+def document(platform=QEMU, **changes):
+    guest = spec(**changes)
+    return domain_for(guest, Layout.of(Path("/var/lib/micronova/instances"), guest.name), platform)
+
+
+DOCUMENTS = {
+    "disk": document(image=an_image(disk_format="qcow2")),
+    "kernel": document(**KERNEL, ephemeral_gb=2, swap_mb=64),
+    "kernel-alone": document(image=None, **KERNEL, vifs=()),
+    "kvm": document(KVM, vcpus=4, memory_mb=2048, os_type="windows"),
+    "no-screen": document(dataclasses.replace(QEMU, vnc_listen=None)),
+    "q35-image": document(image=an_image(properties={"hw_machine_type": "q35"})),
+}
+# Properties that no guest of this slice has, so that no document above shows them.
+EXTRA = Domain(
+    **{f.name: getattr(DOCUMENTS["disk"], f.name) for f in dataclasses.fields(Domain)}
+    | {
+        "disks": (Disk(format="raw", file="/config", target="vdd", readonly=True),),
+        "interfaces": (
+            Interface(mac="02:16:3e:00:00:01", bridge="br100", dev="tap1", filter="nova-instance-1",
+                      filter_parameters=(FilterParameter(name="IP", value="10.0.0.3"),)),
+        ),
+        "serial": Serial(),
+    }
+)  # fmt: skip
+
+
+@functools.cache
+def schema():
+    return etree.RelaxNG(etree.parse(SCHEMA))
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_a_domain_is_the_one_that_was_reviewed(golden, name):
+    golden(f"libvirt/{name}.xml", DOCUMENTS[name].xml())
+
+
+@pytest.mark.skipif(not SCHEMA.exists(), reason="libvirt's schemas are not installed")
+@pytest.mark.parametrize("domain", [*DOCUMENTS.values(), EXTRA], ids=[*DOCUMENTS, "extra"])
+def test_a_domain_is_valid_by_libvirts_own_schema(domain):
+    schema().assertValid(etree.fromstring(domain.xml()))
+
+
+def test_every_declared_property_is_exercised():
+    seen: dict[type[Node], set[str]] = {}
+    for node in [node for domain in (*DOCUMENTS.values(), EXTRA) for node in domain.nodes()]:
+        names = {name for name in node.paths() if getattr(node, name) not in (None, False, ())}
+        seen.setdefault(type(node), set()).update(names)
+    unused = {kind.__name__: kind.paths().keys() - seen.get(kind, set()) for kind in Node.__subclasses__()}
+    assert {kind: names for kind, names in unused.items() if names} == {}
+
+
+def test_what_is_absent_leaves_no_trace():
+    element = Disk(format="raw", file="/d", target="vda").element()
+    assert [child.tag for child in element] == ["driver", "source", "target"]
+    assert element.find("driver").attrib == {"name": "qemu", "type": "raw"}
+
+
+def test_a_users_text_cannot_break_the_document():
+    hostile = document(display_name="<&\"'>\x00\x1b\ud800 客", project_id="]]>")
+    stamp = etree.fromstring(hostile.xml()).find(f"metadata/{{{NAMESPACE}}}instance")
+    assert stamp.get("name") == "<&\"'>\ufffd\ufffd\ufffd 客"
+    assert stamp.get("project") == "]]>"
+
+
+def test_a_stamp_is_read_back():
+    stamp = Stamp(cluster="c", uuid=UUID, name="näme", project="p", epoch=7)
+    assert Stamp.read(stamp.xml()) == stamp
+
+
+@pytest.mark.parametrize("text", [None, "", "<x", "<instance cluster='c'/>", "<!DOCTYPE x [<!ENTITY e 'e'>]><x>&e;</x>"])
+def test_what_is_no_stamp_is_none(text):
+    assert Stamp.read(text) is None
+
+
+def test_an_image_cannot_choose_a_machine_outside_the_closed_set():
+    assert document(image=an_image(properties={"hw_machine_type": "pc-0.1 evil"})).machine == "pc"
+
+
+@pytest.mark.parametrize("name", ["../etc", "a/b", "", ".", "..", "x" * 64, "a\n"])
+def test_a_guest_cannot_be_called_a_path(name):
+    from virt.errors import DiskError
+
+    with pytest.raises(DiskError):
+        Layout.of(Path("/instances"), name)

@@ -1,0 +1,106 @@
+"""Make a guest's files, and remove them."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+
+from virt import image_format
+from virt.disk import Disks, remove_tree
+from virt.driver import Progress
+from virt.errors import DiskError, DiskFullError, ImageError
+from virt.images import ImageCache
+from virt.libvirt.layout import Layout
+from virt.spec import ImageSpec, InstanceSpec
+
+_GIB, _MIB = 1024**3, 1024**2
+CACHE = "_base"
+
+
+class Builder:
+    """Guests' directories below `instances_path`."""
+
+    def __init__(self, instances_path: Path, images: ImageCache, disks: Disks, *, cow: bool = True) -> None:
+        self.instances_path, self._images, self._disks, self._cow = instances_path, images, disks, cow
+
+    def prepare(self) -> None:
+        """Have the directory of directories. Raises DiskError."""
+        try:
+            self.instances_path.mkdir(mode=0o711, parents=True, exist_ok=True)
+        except OSError as exc:
+            raise DiskError(f"{self.instances_path}: {exc.strerror}") from exc
+
+    def layout(self, name: str) -> Layout:
+        """Where the files of the guest called `name` are."""
+        return Layout.of(self.instances_path, name)
+
+    def make(self, spec: InstanceSpec, progress: Progress) -> Layout:
+        """Every file the guest needs, in a new directory. Raises ImageError, DiskError."""
+        check_images(spec)
+        layout = self.layout(spec.name)
+        _make_directory(layout)
+        progress("downloading image")
+        size = self._fetch(spec, layout, progress)
+        progress("making disks")
+        if spec.image is not None:
+            self._make_root(spec.image, layout, max(size, spec.root_gb * _GIB))
+        if spec.ephemeral_gb:
+            self._disks.create_empty(layout.ephemeral, spec.ephemeral_gb * _GIB)
+        if spec.swap_mb:
+            self._disks.create_swap(layout.swap, spec.swap_mb * _MIB)
+        return layout
+
+    def is_half_made(self, name: str) -> bool:
+        """True when the guest of this name was being made when its maker died."""
+        return self.layout(name).unfinished.exists()
+
+    def finish(self, name: str) -> None:
+        """From now on the guest is worth keeping."""
+        self.layout(name).unfinished.unlink(missing_ok=True)
+
+    def remove(self, name: str) -> None:
+        """Remove a guest's directory; succeed if it is gone."""
+        remove_tree(self.layout(name).directory)
+
+    def _fetch(self, spec: InstanceSpec, layout: Layout, progress: Progress) -> int:
+        """Kernel, ramdisk and root image, as links in the guest's directory; the root image's virtual size."""
+        for image, link in ((spec.kernel, layout.kernel), (spec.ramdisk, layout.ramdisk)):
+            if image is not None:
+                self._images.provide(image, link, progress)
+        if spec.image is None:
+            return 0
+        size = self._images.provide(spec.image, layout.root_base, progress)
+        image_format.refuse_if_larger(size, spec.root_gb, spec.image.name)
+        return size
+
+    def _make_root(self, image: ImageSpec, layout: Layout, size: int) -> None:
+        if self._cow:
+            self._disks.create_overlay(layout.root, layout.root_base, image.disk_format, size)
+        else:
+            self._disks.copy(layout.root_base, image.disk_format, layout.root, size)
+            layout.root_base.unlink()
+
+
+def check_images(spec: InstanceSpec) -> None:
+    """Raise ImageError unless the guest's images are of the right kinds and its root disk is large enough."""
+    if spec.image is None and spec.kernel is None:
+        raise ImageError(f"guest {spec.name} has nothing to boot from")
+    _check_kind(spec.image, image_format.DISK_FORMATS, "a disk")
+    _check_kind(spec.kernel, {"aki"}, "a kernel")
+    _check_kind(spec.ramdisk, {"ari"}, "a ramdisk")
+    if spec.image is not None and 0 < spec.root_gb < spec.image.min_disk_gb:
+        raise ImageError(f"image {spec.image.name} needs {spec.image.min_disk_gb} GiB, root_gb is {spec.root_gb}")
+
+
+def _check_kind(image: ImageSpec | None, formats: frozenset[str] | set[str], what: str) -> None:
+    if image is not None and image.disk_format not in formats:
+        raise ImageError(f"image {image.name} is {image.disk_format}, not {what}")
+
+
+def _make_directory(layout: Layout) -> None:
+    try:
+        layout.directory.mkdir(mode=0o711)  # the hypervisor's user passes through; only root looks around
+        layout.unfinished.touch()
+    except OSError as exc:
+        kind = DiskFullError if exc.errno == errno.ENOSPC else DiskError
+        raise kind(f"{layout.directory}: {exc.strerror}") from exc

@@ -1,0 +1,209 @@
+"""The libvirt driver: which capability is served by which module."""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import Self
+
+from oslo_config.cfg import ConfigOpts
+
+from virt import conf as virt_conf
+from virt.disk import Disks
+from virt.driver import ComputeDriver, Pausable, Progress, Suspendable, no_progress
+from virt.errors import DiskError, DriverConfigError, GuestExistsError, VirtError
+from virt.firewall.noop import NoopFirewall
+from virt.images import ImageCache
+from virt.libvirt import conf as libvirt_conf
+from virt.libvirt import power
+from virt.libvirt.build import CACHE, Builder
+from virt.libvirt.calls import Calls
+from virt.libvirt.domain import Platform, domain_for
+from virt.libvirt.domains import Domains
+from virt.libvirt.guest_type import best_type
+from virt.libvirt.host import Host
+from virt.libvirt.layout import Layout
+from virt.libvirt.resources import HostFacts, host_facts, host_resources
+from virt.network import Bridges
+from virt.spec import GuestFact, GuestInfo, HostResources, InstanceSpec
+
+LOG = logging.getLogger(__name__)
+
+
+class LibvirtDriver(ComputeDriver, Pausable, Suspendable):
+    """Guests of one libvirt. Everything it uses is handed in; `platform.arch` may be left for libvirt to tell."""
+
+    name = "libvirt"
+
+    def __init__(
+        self,
+        host: Host,
+        platform: Platform,
+        builder: Builder,
+        *,
+        networks: Bridges,
+        firewall: NoopFirewall,
+        autostart: bool = False,
+    ) -> None:
+        self._host, self._platform, self._builder = host, platform, builder
+        self._networks, self._firewall, self._autostart = networks, firewall, autostart
+        self._domains = Domains(host, platform.cluster)
+        self._facts: HostFacts | None = None
+
+    @classmethod
+    def from_conf(cls, conf: ConfigOpts) -> Self:
+        """Read the options of virt/conf.py and virt/libvirt/conf.py."""
+        conf.register_opts(virt_conf.OPTS)
+        conf.register_opts(libvirt_conf.OPTS)
+        instances_path = _absolute(conf, "instances_path")
+        images = ImageCache(
+            instances_path / CACHE,
+            _absolute(conf, "images_path"),
+            max_bytes=conf.max_image_gb * 1024**3,
+            max_plain_bytes=conf.max_kernel_mb * 1024**2,
+            timeout_s=conf.image_fetch_timeout,
+        )
+        return cls(
+            _host(conf),
+            _platform(conf),
+            Builder(instances_path, images, Disks(qemu_img=conf.qemu_img), cow=conf.use_cow_images),
+            networks=Bridges(conf.vlan_interface),
+            firewall=NoopFirewall(),
+            autostart=conf.start_guests_on_host_boot,
+        )
+
+    def init_host(self, host: str) -> None:
+        try:
+            self._builder.prepare()
+        except DiskError as exc:
+            raise DriverConfigError(f"instances_path: {exc}") from exc
+        self._facts = host_facts(self._host)
+        kind = best_type() if self._platform.type == "auto" else self._platform.type
+        self._platform = replace(self._platform, type=kind, arch=self._facts.arch)
+        LOG.info("libvirt: %s serves guests of type %s for %s", self._host.uri, kind, host)
+
+    def close(self) -> None:
+        self._host.close()
+
+    def spawn(self, spec: InstanceSpec, progress: Progress = no_progress) -> None:
+        progress("looking for leftovers")
+        self._clear_the_place(spec)
+        with ExitStack() as undo:
+            undo.callback(self._take_back, spec)
+            for vif in spec.vifs:
+                progress("preparing networks")
+                self._networks.ensure(vif.network)
+            layout = self._builder.make(spec, progress)
+            progress("filtering")
+            self._firewall.setup_basic_filtering(spec)
+            self._firewall.prepare_instance_filter(spec)
+            progress("starting")
+            self._domains.boot(spec, self._xml(spec, layout), autostart=self._autostart)
+            self._firewall.apply_instance_filter(spec)
+            progress("started")
+            self._builder.finish(spec.name)
+            undo.pop_all()
+        LOG.info("guest %s: started", spec.name)
+
+    def destroy(self, spec: InstanceSpec) -> None:
+        self._domains.remove(spec)
+        self._firewall.unfilter_instance(spec)
+        self._builder.remove(spec.name)
+
+    def reboot(self, spec: InstanceSpec, *, hard: bool = True, timeout_s: float = 60.0) -> None:
+        power.reboot(self._domains, spec, self._prepared(spec), hard=hard, timeout_s=timeout_s)
+
+    def power_on(self, spec: InstanceSpec) -> None:
+        power.power_on(self._domains, spec, self._prepared(spec))
+
+    def power_off(self, spec: InstanceSpec, timeout_s: float = 0.0) -> None:
+        power.power_off(self._domains, spec, timeout_s)
+
+    def get_info(self, name: str) -> GuestInfo:
+        return self._domains.get_info(name)
+
+    def list_guests(self) -> list[GuestFact]:
+        return self._domains.list_guests()
+
+    def host_resources(self) -> HostResources:
+        if self._facts is None:
+            self._facts = host_facts(self._host)
+        return host_resources(self._facts, self._domains, self._builder.instances_path)
+
+    def pause(self, spec: InstanceSpec) -> None:
+        power.pause(self._domains, spec)
+
+    def unpause(self, spec: InstanceSpec) -> None:
+        power.unpause(self._domains, spec)
+
+    def suspend(self, spec: InstanceSpec) -> None:
+        power.suspend(self._domains, spec)
+
+    def resume(self, spec: InstanceSpec) -> None:
+        power.resume(self._domains, spec)
+
+    def _clear_the_place(self, spec: InstanceSpec) -> None:
+        """Remove what a crashed attempt left; GuestExistsError when there is a guest to keep, or someone else's."""
+        self._domains.refuse_foreign(spec)
+        if not self._builder.is_half_made(spec.name) and self._domains.exists(spec):
+            raise GuestExistsError(f"guest {spec.name}: exists")
+        self.destroy(spec)
+
+    def _take_back(self, spec: InstanceSpec) -> None:
+        """Undo a spawn as far as it went. In order, so that a guest that cannot be stopped keeps filters and disks."""
+        try:
+            self.destroy(spec)
+        except VirtError as exc:
+            LOG.warning("guest %s: what was made of it stays until it is deleted: %s", spec.name, exc)
+
+    def _prepared(self, spec: InstanceSpec) -> str:
+        """Have networks and filters in place for a guest that will start; its domain as `spec` wants it."""
+        self._domains.power(spec)
+        for vif in spec.vifs:
+            self._networks.ensure(vif.network)
+        self._firewall.prepare_instance_filter(spec)
+        return self._xml(spec, self._builder.layout(spec.name))
+
+    def _xml(self, spec: InstanceSpec, layout: Layout) -> str:
+        return domain_for(spec, layout, self._platform).xml()
+
+
+def _host(conf: ConfigOpts) -> Host:
+    return Host(
+        conf.libvirt_uri or "qemu:///system",
+        calls=Calls(workers=conf.libvirt_max_calls, max_stuck=conf.libvirt_max_stuck_calls),
+        call_timeout_s=conf.libvirt_call_timeout,
+        open_timeout_s=conf.libvirt_connect_timeout,
+    )
+
+
+def _platform(conf: ConfigOpts) -> Platform:
+    is_test = conf.libvirt_uri.startswith("test:")
+    return Platform(
+        type="test" if is_test else conf.libvirt_type,
+        arch="",
+        cluster=conf.cluster_id,
+        machine=conf.libvirt_machine,
+        cpu_mode=conf.libvirt_cpu_mode or None,
+        vnc_listen=_loopback(conf.vncserver_host) if conf.vnc_enabled else None,
+        vnc_keymap=conf.vnc_keymap,
+    )
+
+
+def _absolute(conf: ConfigOpts, option: str) -> Path:
+    path = Path(conf[option])
+    if not path.is_absolute():
+        raise DriverConfigError(f"{option} = {path}: must be an absolute path")
+    return path
+
+
+def _loopback(address: str) -> str:
+    try:
+        if ipaddress.ip_address(address).is_loopback:
+            return address
+    except ValueError as exc:
+        raise DriverConfigError(f"vncserver_host = {address}: not an IP address") from exc
+    raise DriverConfigError(f"vncserver_host = {address}: guests' screens have no password, so only loopback will do")

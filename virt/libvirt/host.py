@@ -1,0 +1,245 @@
+"""The connection to libvirt, and the only module that imports it.
+
+Every call has a deadline (calls.py). A lost connection is reopened by the next call; a connection that a call hung on
+is left to that call, for libvirt serves only a few calls at a time on each. Errors are translated here.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import libvirt
+
+from virt.errors import (
+    DriverTimeoutError,
+    GuestExistsError,
+    GuestNotFoundError,
+    GuestStateError,
+    HypervisorError,
+    HypervisorUnreachableError,
+    VirtError,
+)
+from virt.libvirt.calls import Calls
+
+LOG = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
+Connection = Any
+Domain = Any
+
+# What the rest of the driver says to libvirt, in its own words.
+UNDEFINE_EVERYTHING = (
+    libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE
+    | libvirt.VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
+    | libvirt.VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA
+    | libvirt.VIR_DOMAIN_UNDEFINE_NVRAM
+)
+UNDEFINE_WHAT_EVERY_HYPERVISOR_CAN = (
+    libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE | libvirt.VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
+)
+START_AFRESH = libvirt.VIR_DOMAIN_START_FORCE_BOOT
+METADATA_ELEMENT = libvirt.VIR_DOMAIN_METADATA_ELEMENT
+LIST_MANAGED_SAVE = libvirt.VIR_CONNECT_LIST_DOMAINS_MANAGEDSAVE
+STATS_STATE, STATS_VCPU = libvirt.VIR_DOMAIN_STATS_STATE, libvirt.VIR_DOMAIN_STATS_VCPU
+STATS_RUNNING = libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_RUNNING
+STATS_NOWAIT = libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT
+SHUTDOWN_BY_ACPI = libvirt.VIR_DOMAIN_SHUTDOWN_ACPI_POWER_BTN
+
+_BY_CODE: dict[int, type[VirtError]] = {
+    libvirt.VIR_ERR_NO_DOMAIN: GuestNotFoundError,
+    libvirt.VIR_ERR_OPERATION_INVALID: GuestStateError,
+    libvirt.VIR_ERR_DOM_EXIST: GuestExistsError,
+    libvirt.VIR_ERR_OPERATION_TIMEOUT: DriverTimeoutError,
+}
+_LOST = {
+    libvirt.VIR_ERR_NO_CONNECT,
+    libvirt.VIR_ERR_INVALID_CONN,
+    libvirt.VIR_ERR_RPC,
+    libvirt.VIR_ERR_AUTH_FAILED,
+    libvirt.VIR_ERR_AUTH_UNAVAILABLE,
+}
+_LOST_ON_THE_WAY = {libvirt.VIR_ERR_SYSTEM_ERROR, libvirt.VIR_ERR_INTERNAL_ERROR}
+_THE_WAY = {libvirt.VIR_FROM_REMOTE, libvirt.VIR_FROM_RPC}
+_KEEPALIVE_S, _KEEPALIVE_COUNT = 5, 3
+_BACKOFF_S, _MAX_BACKOFF_S = 0.1, 2.0
+
+_events = threading.Lock()
+_events_run = False
+
+
+class Host:
+    """One libvirt, reached over one healthy connection at a time."""
+
+    def __init__(
+        self,
+        uri: str,
+        *,
+        calls: Calls | None = None,
+        call_timeout_s: float = 30.0,
+        open_timeout_s: float = 10.0,
+        connect: Callable[[str], Connection] = libvirt.open,
+    ) -> None:
+        self.uri, self.calls = uri, calls or Calls()
+        self._call_timeout_s, self._open_timeout_s, self._connect = call_timeout_s, open_timeout_s, connect
+        self._connection: Connection | None = None
+        self._failures, self._retry_at, self._reason = 0, 0.0, ""
+
+    def call(self, lane: str, work: Callable[[Connection], Result], timeout_s: float | None = None) -> Result:
+        """What `work` returns when it is run on a healthy connection, within its deadline, alone on its lane.
+
+        Raises HypervisorUnreachableError, DriverTimeoutError, and libvirt's errors as ours.
+        """
+        connection = self._healthy()
+        try:
+            return self.calls.run(
+                lane,
+                lambda: work(connection),
+                self._call_timeout_s if timeout_s is None else timeout_s,
+                abandoned=lambda: self._leave(connection),
+            )
+        except libvirt.libvirtError as exc:
+            raise self._translate(exc, connection, lane) from exc
+
+    def listing(self, lane: str, work: Callable[[Connection], Result]) -> Result:
+        """As `call`, and HypervisorUnreachableError unless the same connection is healthy afterwards."""
+        before = self._healthy()
+        result = self.call(lane, work)
+        if self._connection is not before or not _is_alive(before):
+            raise HypervisorUnreachableError(f"{self.uri}: the connection was lost while listing")
+        return result
+
+    def close(self) -> None:
+        """Let go of the connection; the next call opens another."""
+        self._connection = None
+
+    def forgive(self) -> None:
+        """Try again at once, however often connecting failed."""
+        self._failures, self._retry_at = 0, 0.0
+
+    def _healthy(self) -> Connection:
+        connection = self._connection
+        if connection is not None and _is_alive(connection):
+            return connection
+        if time.monotonic() < self._retry_at:
+            raise HypervisorUnreachableError(self._reason)
+        run_event_loop(self.calls)
+        try:
+            return self.calls.run("(connect)", self._open, self._open_timeout_s)
+        except libvirt.libvirtError as exc:
+            raise self._unreachable(str(exc)) from exc
+        except DriverTimeoutError as exc:
+            raise self._unreachable(str(exc)) from exc
+
+    def _open(self) -> Connection:
+        connection = self._connection
+        if connection is not None and _is_alive(connection):
+            return connection  # another call opened it while this one waited
+        connection = self._connect(self.uri)
+        _keep_alive(connection)
+        self._connection = connection
+        self.forgive()
+        LOG.info("libvirt: connected to %s", self.uri)
+        return connection
+
+    def _unreachable(self, reason: str) -> HypervisorUnreachableError:
+        self._connection, self._reason = None, f"{self.uri}: {reason}"
+        self._retry_at = time.monotonic() + min(_MAX_BACKOFF_S, _BACKOFF_S * 2**self._failures)
+        self._failures = min(self._failures + 1, 10)
+        return HypervisorUnreachableError(self._reason)
+
+    def _leave(self, connection: Connection) -> None:
+        if self._connection is connection:
+            self._connection = None
+
+    def _translate(self, exc: libvirt.libvirtError, connection: Connection, lane: str) -> VirtError:
+        if is_lost(exc) or not _is_alive(connection):
+            self._leave(connection)
+            return HypervisorUnreachableError(f"{self.uri}: {exc}")
+        kind = _BY_CODE.get(exc.get_error_code(), HypervisorError)
+        return kind(f"{lane}: {exc}")
+
+
+def is_lost(exc: libvirt.libvirtError) -> bool:
+    """True when the error is about the way to libvirt, so says nothing about any guest."""
+    code = exc.get_error_code()
+    return code in _LOST or (code in _LOST_ON_THE_WAY and exc.get_error_domain() in _THE_WAY)
+
+
+def undefine(domain: Domain) -> None:
+    """Remove a domain's definition with all that libvirt keeps beside it."""
+    try:
+        domain.undefineFlags(UNDEFINE_EVERYTHING)
+    except libvirt.libvirtError as exc:
+        if exc.get_error_code() not in {libvirt.VIR_ERR_INVALID_ARG, libvirt.VIR_ERR_NO_SUPPORT}:
+            raise
+        domain.undefineFlags(UNDEFINE_WHAT_EVERY_HYPERVISOR_CAN)
+
+
+def lookup(find: Callable[[str], Domain], key: str) -> Domain | None:
+    """What `find(key)` finds; None when libvirt says that there is no such domain."""
+    try:
+        return find(key)
+    except libvirt.libvirtError as exc:
+        if exc.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:
+            raise
+        return None
+
+
+def tolerate_wrong_state(work: Callable[[], object]) -> None:
+    """Do `work`, unless the domain went by itself into the state it leads to."""
+    try:
+        work()
+    except libvirt.libvirtError as exc:
+        if exc.get_error_code() != libvirt.VIR_ERR_OPERATION_INVALID:
+            raise
+
+
+def metadata_of(domain: Domain, namespace: str) -> str | None:
+    """The domain's metadata element of our namespace; None when it has none or went away."""
+    try:
+        text: str = domain.metadata(METADATA_ELEMENT, namespace)
+    except libvirt.libvirtError as exc:
+        if exc.get_error_code() not in {libvirt.VIR_ERR_NO_DOMAIN_METADATA, libvirt.VIR_ERR_NO_DOMAIN}:
+            raise
+        return None
+    return text
+
+
+def run_event_loop(calls: Calls) -> None:
+    """Have libvirt's event loop run, once per process: keepalive and noticing a lost connection need it."""
+    global _events_run  # noqa: PLW0603 - libvirt's event loop is process-wide by its nature
+    with _events:
+        if _events_run:
+            return
+        libvirt.registerErrorHandler(_silent, None)
+        libvirt.virEventRegisterDefaultImpl()
+        _events_run = True
+    calls.threads.start(_run_events, "libvirt:events")
+
+
+def _run_events() -> None:
+    while True:
+        libvirt.virEventRunDefaultImpl()
+
+
+def _silent(_context: object, _error: object) -> None:
+    """Keep libvirt from writing to stderr: every error reaches the log as an exception."""
+
+
+def _is_alive(connection: Connection) -> bool:
+    try:
+        return bool(connection.isAlive())
+    except libvirt.libvirtError:
+        return False
+
+
+def _keep_alive(connection: Connection) -> None:
+    try:
+        connection.setKeepAlive(_KEEPALIVE_S, _KEEPALIVE_COUNT)
+    except libvirt.libvirtError as exc:
+        if exc.get_error_code() != libvirt.VIR_ERR_NO_SUPPORT:  # the in-process test driver has no wire
+            raise

@@ -1,0 +1,65 @@
+"""Where a guest's files are: `instances_path/<name>/`, names from a closed set."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from virt.errors import DiskError
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """One guest's directory."""
+
+    directory: Path
+
+    @classmethod
+    def of(cls, instances_path: Path, name: str) -> Layout:
+        """The directory of the guest called `name`; DiskError for a name that is not one plain path component."""
+        if not _NAME.fullmatch(name):
+            raise DiskError(f"{name!r} cannot be a guest's directory")
+        return cls(instances_path / name)
+
+    @property
+    def root(self) -> Path:
+        """The root disk, a qcow2."""
+        return self.directory / "disk"
+
+    @property
+    def root_base(self) -> Path:
+        """The image that the root disk is an overlay of: a hard link on the cache."""
+        return self.directory / "disk.base"
+
+    @property
+    def ephemeral(self) -> Path:
+        """The ephemeral disk, raw."""
+        return self.directory / "disk.local"
+
+    @property
+    def swap(self) -> Path:
+        """The swap disk, raw."""
+        return self.directory / "disk.swap"
+
+    @property
+    def kernel(self) -> Path:
+        """The kernel that the hypervisor loads: a hard link on the cache."""
+        return self.directory / "kernel"
+
+    @property
+    def ramdisk(self) -> Path:
+        """Its ramdisk: a hard link on the cache."""
+        return self.directory / "ramdisk"
+
+    @property
+    def console_log(self) -> Path:
+        """What the guest prints; virtlogd keeps older parts beside it as `.0`, `.1`."""
+        return self.directory / "console.log"
+
+    @property
+    def unfinished(self) -> Path:
+        """There while the guest is being made: what has it after a crash may be thrown away."""
+        return self.directory / "unfinished"

@@ -1,0 +1,1 @@
+"""Domain XML as declared data: a file per device family, each field knows its path."""
