@@ -6,6 +6,7 @@ eventlet, and tells oslo.service, which oslo.messaging imports, which of its bac
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -26,6 +27,9 @@ def choose(executor: str) -> None:
         import eventlet
 
         eventlet.monkey_patch()
+    else:
+        # Libraries import eventlet wherever it is installed; with threads it only costs memory and start-up time.
+        sys.modules.setdefault("eventlet", None)  # type: ignore[arg-type]
     from oslo_service import backend
 
     backend.init_backend(backend.BackendType(executor))

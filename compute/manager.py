@@ -6,6 +6,7 @@ is written on arrival. Verbs answer after the work is done, so `call` works as w
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 from compute.context import RequestContext
@@ -14,6 +15,7 @@ from compute.host import Host
 from compute.messaging.dispatch import exposed
 from compute.ops import console, filters, guest, lifecycle, migrate, power, rescue, resize, snapshot, volumes
 from compute.states import Task
+from compute.sync import PowerSync
 from virt.driver import LiveMigratable, SharesStorage, require
 from virt.errors import GuestNotFoundError
 
@@ -370,6 +372,11 @@ class ComputeManager:
     def update_available_resource(self, context: RequestContext) -> None:
         """Write what this host has and uses."""
         self._host.report_resources()
+
+    @exposed
+    def audit_host(self, context: RequestContext) -> list[dict[str, Any]]:
+        """Guests on this host that no record explains: name, uuid and kind (deleted, elsewhere, unknown)."""
+        return [asdict(orphan) for orphan in PowerSync(self._host).audit()]
 
     def _leg(
         self,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from compute.context import RequestContext
@@ -11,12 +12,33 @@ from compute.errors import InstanceBusyError, InstanceLockedError, InstanceNotFo
 from compute.sealing import Sealer
 from compute.states import MOVES, Move, Task, Vm
 from db import actions, instances
+from db.actions import Action
 from db.errors import RowNotFoundError
 from db.instances import Instance
 from db.session import Tx
 
 SECRET_ARGS = frozenset({"new_pass", "injected_files", "file_contents"})
 SCHEDULING = "scheduling"  # what a plain scheduler leaves in task_state before it casts run_instance
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bell:
+    """What ringing for an order needs: its id, its instance, whose turn it is and with which verb.
+
+    host None: the scheduler's turn. args: the verb's arguments as they were given, secrets among them.
+    """
+
+    id: int
+    instance_id: int
+    host: str | None
+    step: str
+    args: Mapping[str, Any]
+
+
+def bell(sealer: Sealer, action: Action) -> Bell:
+    """The bell of an order in the journal."""
+    args = unpack(sealer, action.args)
+    return Bell(id=action.id, instance_id=action.instance_id, host=action.host, step=action.step, args=args)
 
 
 def take(tx: Tx, context: RequestContext, instance_id: int, task: Task) -> None:
@@ -73,6 +95,38 @@ def take_for_delete(tx: Tx, context: RequestContext, instance_id: int, *, keep: 
         return False
     actions.abort_open(tx, instance_id, "a delete outranked it", keep=keep)
     return True
+
+
+def accept(
+    tx: Tx,
+    sealer: Sealer,
+    context: RequestContext,
+    instance_id: int,
+    task: Task,
+    *,
+    op_id: str,
+    host: str | None = None,
+    args: Mapping[str, Any] | None = None,
+) -> Bell:
+    """Take the instance and write its order for `host` (its own when None): all or nothing.
+
+    op_id makes a repetition after a lost commit harmless: DuplicateRowError, then `accepted` finds the first one.
+    """
+    try:
+        instance = instances.get(tx, instance_id)
+    except RowNotFoundError as exc:
+        raise InstanceNotFoundError(f"no instance {instance_id}") from exc
+    where = host or instance.host
+    if where is None and task is not Task.DELETING:
+        raise InvalidStateError(f"instance {instance_id} is {instance.vm_state} and on no host")
+    row = journal_row(tx, context, task, instance_id, host=where, args=pack(sealer, args or {}), message_id=op_id)
+    action_id = actions.create(tx, row)
+    if task is Task.DELETING:
+        if not take_for_delete(tx, context, instance_id, keep=action_id):
+            raise InstanceBusyError(f"instance {instance_id} is busy: {Task.DELETING}")
+    else:
+        take(tx, context, instance_id, task)
+    return Bell(id=action_id, instance_id=instance_id, host=where, step=MOVES[task].verb, args=args or {})
 
 
 def journal_row(

@@ -7,14 +7,33 @@ Version history:
 
 from __future__ import annotations
 
+import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from compute.context import RequestContext
 from compute.errors import ComputeError, UnreachableError
+from compute.orders import Bell
 
 VERSION = "1.0"
+LOG = logging.getLogger(__name__)
+MESSAGE_ARGS: Mapping[str, tuple[str, ...]] = {
+    "run_instance": ("availability_zone",),
+    "reboot_instance": ("reboot_type",),
+    "snapshot_instance": ("image_id",),
+    "inject_file": ("path", "encoding"),
+    "attach_volume": ("volume_id", "mountpoint"),
+    "detach_volume": ("volume_id",),
+    "prep_resize": ("flavor_id",),
+    "resize_instance": ("migration_id",),
+    "finish_resize": ("migration_id",),
+    "finish_revert_resize": ("migration_id",),
+    "confirm_resize": ("migration_id",),
+    "revert_resize": ("migration_id",),
+    "live_migration": ("dest",),
+}
+"""What travels with a doorbell. Never a secret: those stay sealed in the journal."""
 T = TypeVar("T")
 
 
@@ -24,22 +43,31 @@ class ComputeRPC:
     Calls raise the remote error by class, or UnreachableError when nobody answers in time.
     """
 
-    def __init__(self, open_client: Callable[[str, str], Any], *, topic: str) -> None:
-        self._open_client, self._topic = open_client, topic
-        self._client: Any = None
+    def __init__(self, open_client: Callable[[str, str], Any], *, topic: str, scheduler_topic: str) -> None:
+        self._open_client, self._topic, self._scheduler_topic = open_client, topic, scheduler_topic
+        self._clients: dict[str, Any] = {}
         self._lock = threading.Lock()
 
-    def ring(self, context: RequestContext, host: str, verb: str, instance_id: int, action_id: int) -> bool:
-        """Tell `host` that an order waits for it."""
-        return self.cast(context, host, verb, instance_id=instance_id, action_id=action_id)
+    def ring(self, context: RequestContext, order: Bell) -> bool:
+        """Tell whose turn it is that an order waits, with the arguments that may travel; the journal has them all."""
+        args = {name: order.args[name] for name in MESSAGE_ARGS.get(order.step, ()) if name in order.args}
+        message = {"instance_id": order.instance_id, "action_id": order.id, **args}
+        if order.host is None:
+            return self._cast(self._client_of(self._scheduler_topic), context, order.step, topic=self._topic, **message)
+        return self.cast(context, order.host, order.step, **message)
 
     def cast(self, context: RequestContext, host: str, verb: str, **args: Any) -> bool:
         """Send a message that nobody answers."""
+        return self._cast(self._prepared(host), context, verb, **args)
+
+    @staticmethod
+    def _cast(client: Any, context: RequestContext, verb: str, **args: Any) -> bool:
         from compute.messaging.transport import PASSING
 
         try:
-            self._prepared(host).cast(context, verb, **args)
-        except PASSING:
+            client.cast(context, verb, **args)
+        except PASSING as exc:
+            LOG.warning("the bus does not take %s: %s", verb, _reason(exc))
             return False
         return True
 
@@ -55,6 +83,11 @@ class ComputeRPC:
             raise UnreachableError(f"compute daemon on {host} does not answer {verb}: {_reason(exc)}") from exc
         except oslo_messaging.RemoteError as exc:
             raise ComputeError(f"{verb} on {host}: {exc.exc_type}: {exc.value}") from exc
+        except Exception as exc:
+            local = _local_type(exc)
+            if local is None:
+                raise
+            raise local(_reason(exc)) from None  # the remote traceback is the remote operator's
 
     def pre_live_migration(self, context: RequestContext, host: str, instance_id: int) -> None:
         """Call: have the destination ready."""
@@ -70,11 +103,23 @@ class ComputeRPC:
         return found
 
     def _prepared(self, host: str) -> Any:
+        return self._client_of(self._topic).prepare(server=host)
+
+    def _client_of(self, topic: str) -> Any:
         with self._lock:
-            if self._client is None:
-                self._client = self._open_client(self._topic, VERSION)
-        return self._client.prepare(server=host)
+            if topic not in self._clients:
+                self._clients[topic] = self._open_client(topic, VERSION)
+            return self._clients[topic]
+
+
+def _local_type(exc: Exception) -> type[Exception] | None:
+    """The class of ours that oslo.messaging rebuilt a remote error from, or None."""
+    if not type(exc).__name__.endswith("_Remote"):
+        return None
+    base = type(exc).__bases__[0]
+    return base if base.__module__ in {"compute.errors", "virt.errors", "db.errors"} else None
 
 
 def _reason(exc: BaseException) -> str:
-    return " ".join(str(exc).split())[:200] or type(exc).__name__
+    """The message without the remote traceback that oslo.messaging appends to it."""
+    return " ".join(str(exc).split("\nTraceback")[0].split())[:2000] or type(exc).__name__

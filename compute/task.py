@@ -123,6 +123,11 @@ class Work:
         if self._cancelled is not None:
             raise AbortedError(f"{self.task} of instance {self.instance.id} aborted: {self._cancelled}")
 
+    @property
+    def cancelled(self) -> bool:
+        """True once it was asked to stop."""
+        return self._cancelled is not None
+
     def cancel(self, reason: str) -> None:
         """Ask the operation to stop at its next step."""
         self._cancelled = self._cancelled or reason
@@ -178,6 +183,12 @@ class Tasks:
             action_id = self._order_on_arrival(context, instance_id, task, step, args)
         elif not self.db.run(actions.claim, action_id, instance_id, step, host=self.host, owner=self.owner):
             raise ClaimLostError(f"{step} of instance {instance_id}: order {action_id} is not to be done here now")
+        with self.resume(context, action_id, plain=plain) as job:
+            yield job
+
+    @contextmanager
+    def resume(self, context: RequestContext, action_id: int, *, plain: bool = False) -> Iterator[Work]:
+        """Run the body as an order that this daemon holds already: claimed a moment ago, or adopted by recovery."""
         job = self._begin(context, action_id, plain=plain)
         try:
             yield job
@@ -199,6 +210,19 @@ class Tasks:
         """True while this daemon runs that order."""
         with self._lock:
             return action_id in self._running
+
+    def expire(self, job: Work) -> None:
+        """Cancel an operation whose deadline passed; if it was cancelled before and hangs still, fail it without it.
+
+        When it wakes up after all, it finds its order ended and undoes what it did.
+        """
+        reason = f"its deadline of {job.move.deadline_s} s passed"
+        if not job.cancelled:
+            job.cancel(reason)
+            return
+        error = AbortedError(f"{job.task} of instance {job.instance.id} aborted: {reason}")
+        self.db.run(self._settle_failed, job, error, str(error), actions.FAILED)
+        LOG.error("instance %d: %s hangs; failed without it", job.instance.id, job.task)
 
     def _order_on_arrival(
         self, context: RequestContext, instance_id: int, task: Task, step: str, args: Mapping[str, Any]

@@ -223,3 +223,13 @@ def latest_open(tx: Tx, instance_id: int) -> Action:
     if found is None:
         raise RowNotFoundError("open action of instance", instance_id)
     return found
+
+
+def by_message(tx: Tx, message_id: str) -> Action:
+    """The order that an op id was accepted as."""
+    return rows.one(tx, Action, _ALL.where(journal.c.message_id == message_id), "action", message_id)
+
+
+def all_by_message(tx: Tx, message_id: str) -> list[Action]:
+    """Every order that was accepted under one op id, oldest first."""
+    return rows.every(tx, Action, _ALL.where(journal.c.message_id == message_id).order_by(journal.c.id))

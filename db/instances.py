@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -193,14 +193,23 @@ def set_host(tx: Tx, instance_id: int, task: str, host: str | None, **changes: A
     return bool(done.rowcount == 1)
 
 
-def write_power(tx: Tx, ids: Sequence[int], power_state: int, vm_state: str | None, **changes: Any) -> None:
-    """Record one hypervisor fact for instances that no task holds: one statement for all of them."""
-    values: dict[str, Any] = {"power_state": power_state, "updated_at": utcnow(), **changes}
-    if vm_state is not None:
-        values["vm_state"] = vm_state
-    tx.execute(
-        sa.update(instances).where(instances.c.id.in_(list(ids)), instances.c.task_state.is_(None)).values(values)
+def write_power(tx: Tx, seen: Collection[PowerRecord], power_state: int, vm_state: str, **changes: Any) -> int:
+    """Record one hypervisor fact for idle instances that are still as they were `seen`, all of them alike.
+
+    One statement for all; how many were written. One that an operation changed meanwhile is left alone.
+    """
+    like = next(iter(seen))
+    done = tx.execute(
+        sa.update(instances)
+        .where(
+            instances.c.id.in_([record.id for record in seen]),
+            instances.c.task_state.is_(None),
+            instances.c.vm_state == like.vm_state,
+            instances.c.power_state == like.power_state,
+        )
+        .values(power_state=power_state, vm_state=vm_state, updated_at=utcnow(), **changes)
     )
+    return int(done.rowcount)
 
 
 def rescued_before(tx: Tx, host: str, age_s: float) -> list[int]:
@@ -224,15 +233,14 @@ def flavor_names(tx: Tx, ids: Collection[int]) -> dict[int, str]:
     return {row.id: row.name for row in found}
 
 
-def group_hosts(tx: Tx, server_group_id: int) -> list[str]:
-    """Hosts of the live members of a server group."""
-    found = tx.execute(
-        sa.select(instances.c.host)
-        .where(
-            instances.c.server_group_id == server_group_id,
-            instances.c.deleted == sa.false(),
-            instances.c.host.is_not(None),
-        )
-        .distinct()
-    )
-    return [row.host for row in found]
+def by_ids(tx: Tx, ids: Collection[int], *, read_deleted: bool = False) -> list[Instance]:
+    """Instances by id, in no order."""
+    return rows.every(tx, Instance, _scoped(_ALL.where(instances.c.id.in_(list(ids))), None, read_deleted))
+
+
+def by_uuids(tx: Tx, uuids: Collection[str]) -> dict[str, Instance]:
+    """Instances by uuid, deleted ones too."""
+    if not uuids:
+        return {}
+    found = rows.every(tx, Instance, _ALL.where(instances.c.uuid.in_(list(uuids))))
+    return {row.uuid: row for row in found}

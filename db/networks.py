@@ -160,7 +160,10 @@ def list_addresses(tx: Tx, network_id: int) -> list[FixedIp]:
 
 
 def delete(tx: Tx, network_id: int) -> None:
-    """Withdraw a network and drop its pool; RowInUseError while an instance holds an address of it."""
+    """Withdraw a network and drop its pool; RowInUseError while an instance holds an address of it.
+
+    The transaction has to end with that error: part of the pool is gone by then.
+    """
     if not rows.soft_delete(tx, networks, network_id):
         raise RowNotFoundError("network", network_id)
     # Deleting only free rows waits for claims under way, so the count that follows misses none of them.

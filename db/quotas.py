@@ -47,7 +47,7 @@ _USAGE = sa.select(
 
 def get(tx: Tx, project_id: str) -> dict[str, int]:
     """The limits set for a project, by resource; a resource not named has its configured limit."""
-    return dict(tx.execute(_LIMITS, {"project_id": project_id}).tuples().all())
+    return {row[0]: row[1] for row in tx.execute(_LIMITS, {"project_id": project_id})}
 
 
 def set_limit(tx: Tx, project_id: str, resource: str, hard_limit: int) -> None:

@@ -54,8 +54,8 @@ def every(tx: Tx, row_type: type[Row], statement: sa.Select[Any], params: Params
 
 
 def insert(tx: Tx, table: sa.Table, values: dict[str, Any]) -> int:
-    """Insert one row and return its id."""
-    key = tx.execute(sa.insert(table), values).inserted_primary_key
+    """Insert one row, whose values may be SQL expressions, and return its id."""
+    key = tx.execute(sa.insert(table).values(values)).inserted_primary_key
     return int(key[0]) if key else 0
 
 

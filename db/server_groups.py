@@ -70,7 +70,7 @@ def list_all(tx: Tx, *, project_id: str | None = None) -> list[ServerGroup]:
 
 def members(tx: Tx, group_id: int) -> dict[int, str | None]:
     """The live instances of a group and the host of each, None while it has none."""
-    return dict(tx.execute(_MEMBERS, {"group_id": group_id}).tuples().all())
+    return {row[0]: row[1] for row in tx.execute(_MEMBERS, {"group_id": group_id})}
 
 
 def delete(tx: Tx, group_id: int) -> None:

@@ -25,6 +25,8 @@ _CHUNK = 1024 * 1024
 # A raw disk may hold anything that is not a disk image of its own: a partition table or a CD's file system is content.
 _RAW_CONTENT = frozenset({"raw", "gpt", "iso"})
 _QCOW2_CRYPT = slice(32, 36)
+# VMDKs that the inspector takes for raw: a descriptor by itself, which names other files, and the oldest sparse kind.
+_VMDK_STARTS = (b"# disk descriptorfile", b"cowd")
 
 
 def inspect(path: Path, declared: str, name: str) -> int:
@@ -38,6 +40,7 @@ def inspect(path: Path, declared: str, name: str) -> int:
     if declared not in DISK_FORMATS:
         raise ImageError(f"image {name}: disk format {declared} is not one of {', '.join(sorted(DISK_FORMATS))}")
     try:
+        _refuse_bare_vmdk(path, name)
         found = _detect(path)
         _agree(found, declared, name)
         return path.stat().st_size if declared == "raw" else _qcow2_size(path, found[0], name)
@@ -65,6 +68,12 @@ def _detect(path: Path) -> list[FileInspector]:
             pass
         wrapper.close()
         return list(wrapper.formats or [])
+
+
+def _refuse_bare_vmdk(path: Path, name: str) -> None:
+    with path.open("rb") as file:
+        if file.read(64).lower().startswith(_VMDK_STARTS):
+            raise ImageError(f"image {name}: its content is vmdk")
 
 
 def _agree(found: list[FileInspector], declared: str, name: str) -> None:

@@ -44,7 +44,10 @@ def open_source(image: ImageSpec, images_path: Path) -> Iterator[Source]:
 
 
 def _open(image: ImageSpec, images_path: Path) -> IO[bytes]:
-    parts = urlsplit(image.location)
+    try:
+        parts = urlsplit(image.location)
+    except ValueError as exc:
+        raise ImageError(f"image {image.name}: {image.location!r}: {exc}") from exc
     if parts.scheme in {"http", "https"}:
         return _open_url(image)
     if parts.scheme == "file" and not parts.netloc:

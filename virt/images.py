@@ -26,6 +26,7 @@ from virt.spec import ImageSpec
 LOG = logging.getLogger(__name__)
 
 _CHUNK = 1024 * 1024
+_ZEROS = bytes(_CHUNK)
 _POLL_S = 0.1
 _PROGRESS_S = 2.0
 _FORMATS = image_format.DISK_FORMATS | image_format.PLAIN_FORMATS
@@ -123,11 +124,11 @@ class ImageCache:
             if done > limit:
                 raise ImageError(f"image {image.name}: larger than {limit} bytes")
             digest.update(chunk)
-            target.write(chunk)
+            _write_sparse(target, chunk)
             guard(done)
         if not done or (source.size is not None and done != source.size):
             raise ImageError(f"image {image.name}: {done} bytes came, {source.size or 'some'} were promised")
-        target.flush()
+        target.truncate(done)
         return digest.hexdigest()
 
 
@@ -170,6 +171,14 @@ def _created(path: Path) -> Iterator[IO[bytes]]:
     descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW, 0o644)
     with os.fdopen(descriptor, "wb") as file:
         yield file
+
+
+def _write_sparse(target: IO[bytes], chunk: bytes) -> None:
+    """Leave a hole where the image has nothing but zeros."""
+    if chunk == _ZEROS:
+        target.seek(len(chunk), os.SEEK_CUR)
+    else:
+        target.write(chunk)
 
 
 def _sync_directory(path: Path) -> None:

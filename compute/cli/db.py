@@ -30,6 +30,8 @@ def _revisions(session: Session, sentence: str) -> View:
     return Text(lines=[sentence.format(**facts)], document=facts)
 
 
+_REVISION = arg("revision", metavar="REVISION", nargs="?", default="head", help="another revision than ours")
+
 NOUN = Noun(
     name="db",
     verbs=(
@@ -38,7 +40,7 @@ NOUN = Noun(
             run=sync,
             help="create the tables, or bring them to this program's revision",
             example="nova-manage db sync",
-            arguments=(arg("revision", nargs="?", help="another revision than this program's"),),
+            arguments=(_REVISION,),
         ),
         Verb(name="version", run=version, help="show the schema's revision", example="nova-manage db version"),
     ),

@@ -18,8 +18,8 @@ COLUMNS = ("host", "zone", "status", "state", "hypervisor", "instances", "vcpus"
 def list_hosts(session: Session, args: argparse.Namespace) -> View:
     """Every host: what is claimed, of what may be."""
     down_s = session.conf.service_down_time
-    rows = [_row(one, down_s) for one in hosts.get_all(session.db) if args.zone in {None, one.availability_zone}]
-    return Table(rows=rows, columns=COLUMNS)
+    rows = [_facts(one, down_s) for one in hosts.get_all(session.db) if args.zone in {None, one.availability_zone}]
+    return Table(rows=rows, columns=COLUMNS, shown=[_shown(row) for row in rows])
 
 
 def show(session: Session, args: argparse.Namespace) -> View:
@@ -53,14 +53,13 @@ def _facts(found: Candidate, service_down_time_s: float) -> dict[str, Any]:
     }
 
 
-def _row(found: Candidate, service_down_time_s: float) -> dict[str, Any]:
-    """The facts, and what the table shows of them: `claimed/allowed`."""
-    facts = _facts(found, service_down_time_s)
-    shown = {
+def _shown(facts: dict[str, Any]) -> dict[str, Any]:
+    """The facts as the table has them: `claimed/allowed`."""
+    pairs = {
         name: f"{facts[f'{name}_used']}/{facts[name] * facts[f'{ratio}_allocation_ratio']:.0f}"
         for name, ratio in (("vcpus", "cpu"), ("memory_mb", "ram"), ("local_gb", "disk"))
     }
-    return {**facts, "claimed": shown, "hypervisor": f"{node_type(facts)}"}
+    return {**facts, **pairs, "hypervisor": f"{facts['hypervisor_type']} {facts['hypervisor_version']}"}
 
 
 NOUN = Noun(

@@ -21,7 +21,7 @@ def show(view: View, output_format: str) -> None:
     if output_format == "json":
         _write(sys.stdout, json.dumps(document(view), indent=2, default=plain) + "\n")
     elif isinstance(view, Table):
-        _table(view.rows, view.columns, view.whole)
+        _table(view.rows if view.shown is None else view.shown, view.columns, view.whole)
     elif isinstance(view, Record):
         _table([{"field": key, "value": value} for key, value in view.facts.items()], ("field", "value"))
     elif isinstance(view, Text):

@@ -11,6 +11,7 @@ from compute.cli.command import Argument, Noun, UsageError, Verb, arg
 from compute.cli.output import PROGRAM
 
 LONGEST_ARGUMENT = 65536
+END_OF_OPTIONS = "--"
 
 GLOBALS = (
     arg("--config-file", metavar="F", action="append", default=[], help="configuration file; may be repeated"),
@@ -137,9 +138,9 @@ def _split(argv: Sequence[str]) -> tuple[list[str], list[str], list[str]]:
 def _respelt(parser: Parser, tokens: list[str]) -> list[str]:
     """Options with `-` and `_` swapped are the same options: scripts of 2011 wrote one, habits of today the other."""
     known = {name.replace("-", "_"): name for name in parser._option_string_actions if name.startswith("--")}
-    respelt = []
+    respelt: list[str] = []
     for at, token in enumerate(tokens):
-        if token in {"--"}:
+        if token == END_OF_OPTIONS:
             return [*respelt, *tokens[at:]]
         name, equals, value = token.partition("=")
         respelt.append(known.get(name.replace("-", "_"), name) + equals + value if name.startswith("--") else token)

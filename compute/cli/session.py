@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -26,7 +27,9 @@ class Session:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
         made = vars(self)
         if "api" in made:
             self.api.close()
@@ -38,7 +41,8 @@ class Session:
         """The configuration (an oslo.config ConfigOpts)."""
         from compute.conf import load
 
-        return load(self.args.config_file)
+        # an operator is told in seconds that the server is away; a daemon has more patience
+        return load(self.args.config_file, {"sql_max_retries": 2})
 
     @cached_property
     def any_db(self) -> Database:
@@ -55,7 +59,7 @@ class Session:
         path = self.any_db.url.database
         if self.any_db.dialect == "sqlite" and path and not Path(path).exists():
             raise ComputeError(f"there is no database {path}: run `nova-manage db sync`")
-        migration.check(self.any_db.engine)
+        migration.check(self.any_db)
         return self.any_db
 
     @cached_property
@@ -63,11 +67,7 @@ class Session:
         """Look-ups of instances and actions."""
         from compute.reads import Reads
 
-        return Reads(
-            self.db,
-            instance_name_template=self.conf.instance_name_template,
-            service_down_time_s=self.conf.service_down_time,
-        )
+        return Reads(self.db, instance_name_template=self.conf.instance_name_template)
 
     @cached_property
     def api(self) -> API:
@@ -80,13 +80,11 @@ class Session:
     @cached_property
     def context(self) -> RequestContext:
         """Who asks: an administrator, or with --project that project, with its rights only unless --admin."""
-        if self.args.project is None:
-            admin = get_admin_context()
-            user_id = self.args.user or admin.user_id
-            return RequestContext(user_id=user_id, project_id=admin.project_id, is_admin=True)
-        return RequestContext(
-            user_id=self.args.user or self.args.project, project_id=self.args.project, is_admin=self.args.admin
-        )
+        project_id, user_id = self.args.project, self.args.user
+        admin = get_admin_context(read_deleted=getattr(self.args, "deleted", False))
+        if project_id is None:
+            return replace(admin, user_id=user_id or admin.user_id)
+        return replace(admin, user_id=user_id or project_id, project_id=project_id, is_admin=self.args.admin)
 
     @property
     def images_path(self) -> Path:

@@ -20,11 +20,13 @@ class View:
 class Table(View):
     """Rows under headings; --json has every key of the rows, the table has `columns`.
 
-    whole: columns that are never folded, however narrow the terminal.
+    shown: the rows as the table has them, where that differs. whole: columns that are never folded, however narrow
+    the terminal.
     """
 
     rows: Sequence[Row]
     columns: Sequence[str]
+    shown: Sequence[Row] | None = None
     whole: frozenset[str] = frozenset({"id", "uuid", "name"})
 
 

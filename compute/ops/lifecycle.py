@@ -14,6 +14,7 @@ from compute.settings import Settings
 from compute.task import Work
 from db import compute_nodes, instances, networks, resizes, security_groups, volumes
 from db.session import Database, Tx, utcnow
+from virt.driver import Resizable
 from virt.errors import ImageError, VirtError
 from virt.power_state import Power
 
@@ -25,7 +26,7 @@ def run(work: Work, settings: Settings, scheduler: Scheduler) -> None:
     """Build the instance here; if that fails for a reason of this host, pass it on to another one."""
     if work.plain or work.instance.host is None:
         _book(work)
-    _clean_up_on_failure(work)
+    clean_up_on_failure(work)
     networking.allocate(work, stub_network=settings.stub_network)
     try:
         work.driver.spawn(work.spec, work.progress)
@@ -62,8 +63,8 @@ def keep_injected_files(db: Database, sealer: Sealer, instance_id: int, files: l
     db.run(instances.update, instance_id, sealed_files=sealer.seal(files))
 
 
-def _clean_up_on_failure(work: Work) -> None:
-    """A failed build leaves no claim and no address, and belongs to no host."""
+def clean_up_on_failure(work: Work) -> None:
+    """Have a failed build leave no claim and no address, and belong to no host."""
     work.when_failed.append(lambda tx: compute_nodes.release(tx, work.host, **_size(work)))
     work.when_failed.append(lambda tx: networks.release(tx, work.instance.id))
     work.failed_changes["host"] = None
@@ -108,6 +109,8 @@ def terminate(work: Work) -> None:
         if not other.left.wait(ABORT_WAIT_S):
             LOG.warning("instance %d: %s does not stop; deleting under it", work.instance.id, other.task)
     work.driver.destroy(work.spec)
+    if isinstance(work.driver, Resizable):
+        work.driver.confirm_resize(work.spec)  # what a resize kept for a revert is not the guest's own
     legs = work.args.get("legs")
     if legs is None:
         legs = _other_hosts(work)

@@ -6,6 +6,7 @@ from compute.errors import ConflictError, VolumeNotFoundError
 from compute.specs import SpecBuilder
 from compute.task import Work
 from db import volumes
+from db.session import Tx
 from db.volumes import Attachment
 from virt.driver import AttachesVolumes, require
 
@@ -28,6 +29,23 @@ def detach(work: Work, specs: SpecBuilder) -> None:
     work.db.run(volumes.set_detaching, row.id)
     require(work.driver, AttachesVolumes).detach_volume(work.spec, specs.attachment(row))
     work.when_done.append(lambda tx: volumes.set_detached(tx, row.id))
+
+
+def give_back(work: Work) -> None:
+    """If the order fails, an attachment that was being made is gone, and one that was being ended is there still."""
+    row = work.db.query(volumes.attachment_of, work.args["volume_id"])
+    if row is not None and row.instance_id == work.instance.id:
+        settle = volumes.set_detached if row.state == "attaching" else volumes.undo_detaching
+        work.when_failed.append(lambda tx: settle(tx, row.id))
+
+
+def drop_reservation(tx: Tx, instance_id: int) -> None:
+    """Settle the attachments of an instance whose order nobody took: none is under way any more."""
+    for row in volumes.attachments_of(tx, [instance_id]):
+        if row.state == "attaching":
+            volumes.set_detached(tx, row.id)
+        elif row.state == "detaching":
+            volumes.undo_detaching(tx, row.id)
 
 
 def _attachment(work: Work) -> Attachment:

@@ -187,6 +187,8 @@ class Server:
             return pid
         if self._process.poll() is not None:
             raise RuntimeError(f"{self._argv} ended at once: {self.tail()}")
+        if Path(f"/proc/{pid}/comm").read_text().strip() != "unshare":
+            return 0  # still what runs before: setpriv, or the script that unshares; its children are not the init
         children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
         return int(children[0]) if children else 0
 
@@ -207,14 +209,16 @@ class Server:
         atexit.unregister(self.kill)
         if self._process is None:
             return
-        if self.alive:
-            with contextlib.suppress(ProcessLookupError):
+        if self.alive and self._init:
+            with contextlib.suppress(ProcessLookupError, subprocess.TimeoutExpired):
                 self.signal(signal.SIGKILL)
+                self._process.wait(10)
+        self._process.kill()  # when there is no init yet, or it was not the right one
         if not self._contained:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
-        self._process = None
+        self._process.wait(10)
+        self._process, self._init = None, 0
 
     def wait_ready(self, ready: Callable[[], object], usual_s: float) -> None:
         """Poll `ready`; raise with the end of the log when the server ends or takes too long."""

@@ -25,5 +25,9 @@ OPTS: list[cfg.Opt] = [
     cfg.BoolOpt("vnc_enabled", default=True, help="Give guests a screen that is reached by VNC."),
     cfg.StrOpt("vncserver_host", default="127.0.0.1",
                help="Address that guests' VNC servers listen on. Loopback only: a proxy is what users talk to."),
+    cfg.StrOpt("console_address", default="127.0.0.1",
+               help="Address at which consoles are opened to whoever has the one-time token: the one that a console "
+                    "proxy reaches this host by."),
+    cfg.FloatOpt("vnc_token_ttl", default=300.0, min=1.0, help="Seconds that a console's token can be used within."),
     cfg.StrOpt("vnc_keymap", default="en-us", help="Keyboard of guests' screens."),
 ]  # fmt: skip

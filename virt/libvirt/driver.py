@@ -13,27 +13,38 @@ from oslo_config.cfg import ConfigOpts
 
 from virt import conf as virt_conf
 from virt.disk import Disks
-from virt.driver import ComputeDriver, Pausable, Progress, Suspendable, no_progress
-from virt.errors import DiskError, DriverConfigError, GuestExistsError, VirtError
+from virt.driver import ComputeDriver, HasConsole, Pausable, Progress, ReportsStats, Suspendable, no_progress
+from virt.errors import DiskError, DriverConfigError, GuestExistsError, GuestStateError, VirtError
 from virt.firewall.noop import NoopFirewall
 from virt.images import ImageCache
 from virt.libvirt import conf as libvirt_conf
-from virt.libvirt import power
+from virt.libvirt import console, power
 from virt.libvirt.build import CACHE, Builder
 from virt.libvirt.calls import Calls
 from virt.libvirt.domain import Platform, domain_for
 from virt.libvirt.domains import Domains
+from virt.libvirt.doors import Doors
 from virt.libvirt.guest_type import best_type
 from virt.libvirt.host import Host
 from virt.libvirt.layout import Layout
 from virt.libvirt.resources import HostFacts, host_facts, host_resources
+from virt.libvirt.stats import Stats
 from virt.network import Bridges
-from virt.spec import GuestFact, GuestInfo, HostResources, InstanceSpec
+from virt.spec import (
+    BlockStats,
+    ConsoleAccess,
+    ConsolePool,
+    GuestFact,
+    GuestInfo,
+    HostResources,
+    InstanceSpec,
+    InterfaceStats,
+)
 
 LOG = logging.getLogger(__name__)
 
 
-class LibvirtDriver(ComputeDriver, Pausable, Suspendable):
+class LibvirtDriver(ComputeDriver, Pausable, Suspendable, HasConsole, ReportsStats):
     """Guests of one libvirt. Everything it uses is handed in; `platform.arch` may be left for libvirt to tell."""
 
     name = "libvirt"
@@ -46,11 +57,13 @@ class LibvirtDriver(ComputeDriver, Pausable, Suspendable):
         *,
         networks: Bridges,
         firewall: NoopFirewall,
+        doors: Doors | None = None,
         autostart: bool = False,
     ) -> None:
         self._host, self._platform, self._builder = host, platform, builder
         self._networks, self._firewall, self._autostart = networks, firewall, autostart
-        self._domains = Domains(host, platform.cluster)
+        self._domains, self._stats = Domains(host, platform.cluster), Stats(host)
+        self._doors = doors or Doors(host.calls.threads)
         self._facts: HostFacts | None = None
 
     @classmethod
@@ -66,12 +79,14 @@ class LibvirtDriver(ComputeDriver, Pausable, Suspendable):
             max_plain_bytes=conf.max_kernel_mb * 1024**2,
             timeout_s=conf.image_fetch_timeout,
         )
+        host = _host(conf)
         return cls(
-            _host(conf),
+            host,
             _platform(conf),
             Builder(instances_path, images, Disks(qemu_img=conf.qemu_img), cow=conf.use_cow_images),
             networks=Bridges(conf.vlan_interface),
             firewall=NoopFirewall(),
+            doors=Doors(host.calls.threads, conf.console_address, ttl_s=conf.vnc_token_ttl),
             autostart=conf.start_guests_on_host_boot,
         )
 
@@ -86,6 +101,7 @@ class LibvirtDriver(ComputeDriver, Pausable, Suspendable):
         LOG.info("libvirt: %s serves guests of type %s for %s", self._host.uri, kind, host)
 
     def close(self) -> None:
+        self._doors.close()
         self._host.close()
 
     def spawn(self, spec: InstanceSpec, progress: Progress = no_progress) -> None:
@@ -144,6 +160,37 @@ class LibvirtDriver(ComputeDriver, Pausable, Suspendable):
 
     def resume(self, spec: InstanceSpec) -> None:
         power.resume(self._domains, spec)
+
+    def get_console_output(self, spec: InstanceSpec, max_bytes: int = 65536) -> str:
+        self._domains.power(spec)
+        return console.tail(self._builder.layout(spec.name).console_log, max_bytes)
+
+    def get_ajax_console(self, spec: InstanceSpec) -> ConsoleAccess:
+        return console.serial_door(self._domains, self._doors, spec)
+
+    def get_vnc_console(self, spec: InstanceSpec) -> ConsoleAccess:
+        if self._platform.vnc_listen is None:
+            raise GuestStateError(f"guest {spec.name}: vnc_enabled is off on this host")
+        return console.screen_door(self._domains, self._doors, spec)
+
+    def get_console_pool_info(self, console_type: str) -> ConsolePool:  # noqa: ARG002 - one way in for every type
+        """A proxy needs no account: each console has its own one-time token."""
+        return ConsolePool(address=self._doors.address, username="", password="")
+
+    def get_diagnostics(self, spec: InstanceSpec) -> dict[str, int]:
+        return self._stats.diagnostics(spec)
+
+    def list_disks(self, name: str) -> list[str]:
+        return self._stats.targets(name, "disk")
+
+    def list_interfaces(self, name: str) -> list[str]:
+        return self._stats.targets(name, "interface")
+
+    def block_stats(self, name: str, disk_id: str) -> BlockStats:
+        return self._stats.block(name, disk_id)
+
+    def interface_stats(self, name: str, interface_id: str) -> InterfaceStats:
+        return self._stats.interface(name, interface_id)
 
     def _clear_the_place(self, spec: InstanceSpec) -> None:
         """Remove what a crashed attempt left; GuestExistsError when there is a guest to keep, or someone else's."""

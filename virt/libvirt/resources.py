@@ -31,7 +31,7 @@ def host_facts(host: Host) -> HostFacts:
     """Ask libvirt about the machine."""
 
     def work(connection: Connection) -> HostFacts:
-        arch, cpu_info = _read_cpu(connection.getCapabilities())
+        arch, cpu_info = read_cpu(connection.getCapabilities())
         return HostFacts(arch, connection.getInfo()[2], connection.getType(), connection.getVersion(), cpu_info)
 
     return host.call("(resources)", work)
@@ -64,7 +64,8 @@ def memory(meminfo: Path = Path("/proc/meminfo")) -> tuple[int, int]:
     return sizes_kb["MemTotal"] // 1024, max(0, sizes_kb["MemTotal"] - free) // 1024
 
 
-def _read_cpu(capabilities: str) -> tuple[str, str]:
+def read_cpu(capabilities: str) -> tuple[str, str]:
+    """The host's architecture, and its CPU as JSON, from libvirt's capabilities."""
     cpu = etree.fromstring(capabilities).find("host/cpu")
     if cpu is None:
         return "", "{}"

@@ -123,7 +123,7 @@ def build() -> Iterator[TestDriverWorld]:
 
 MISSING = frozenset({
     "Rescuable", "Resizable", "LiveMigratable", "SharesStorage", "Snapshots", "AttachesVolumes", "AttachesNics",
-    "HasConsole", "InjectsGuest", "FiltersTraffic", "ReportsStats",
+    "InjectsGuest", "FiltersTraffic",
 })  # fmt: skip
 
 TARGETS = [

@@ -10,6 +10,7 @@ import pytest
 from lxml import etree
 
 from tests.builders import a_guest, a_network, a_vif, an_image
+from virt.errors import DiskError
 from virt.libvirt.domain import Platform, domain_for
 from virt.libvirt.layout import Layout
 from virt.libvirt.xml.console import Serial
@@ -78,10 +79,14 @@ def test_a_domain_is_valid_by_libvirts_own_schema(domain):
     schema().assertValid(etree.fromstring(domain.xml()))
 
 
+def is_absent(value):
+    return value is None or value is False or value == ()
+
+
 def test_every_declared_property_is_exercised():
     seen: dict[type[Node], set[str]] = {}
     for node in [node for domain in (*DOCUMENTS.values(), EXTRA) for node in domain.nodes()]:
-        names = {name for name in node.paths() if getattr(node, name) not in (None, False, ())}
+        names = {name for name in node.paths() if not is_absent(getattr(node, name))}
         seen.setdefault(type(node), set()).update(names)
     unused = {kind.__name__: kind.paths().keys() - seen.get(kind, set()) for kind in Node.__subclasses__()}
     assert {kind: names for kind, names in unused.items() if names} == {}
@@ -116,7 +121,5 @@ def test_an_image_cannot_choose_a_machine_outside_the_closed_set():
 
 @pytest.mark.parametrize("name", ["../etc", "a/b", "", ".", "..", "x" * 64, "a\n"])
 def test_a_guest_cannot_be_called_a_path(name):
-    from virt.errors import DiskError
-
     with pytest.raises(DiskError):
         Layout.of(Path("/instances"), name)

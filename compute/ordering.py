@@ -1,0 +1,89 @@
+"""Accepting an operation: take the instance, write its order, ring for it. What every action comes down to."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from compute import orders
+from compute.context import RequestContext
+from compute.db_errors import translated
+from compute.orders import Bell
+from compute.reads import Reads
+from compute.rpcapi import ComputeRPC
+from compute.sealing import Sealer
+from compute.states import Task
+from db import actions
+from db.errors import DuplicateRowError, RowNotFoundError
+from db.instances import Instance
+from db.session import Database, Tx
+
+Also = Callable[[Tx, Instance], Mapping[str, Any]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Accepted:
+    """An accepted operation. action_id None: it was done at once. rang False: the host was not told, it will look.
+
+    password and image_id: what set_admin_password made up, and the record that snapshot fills.
+    """
+
+    instance_id: int
+    action_id: int | None
+    rang: bool = True
+    password: str | None = field(default=None, repr=False)
+    image_id: int | None = None
+
+
+class Ordering:
+    """Places orders of one deployment."""
+
+    def __init__(self, db: Database, reads: Reads, sealer: Sealer, rpc: ComputeRPC) -> None:
+        self.db, self.reads, self.sealer, self.rpc = db, reads, sealer, rpc
+
+    def place(
+        self,
+        context: RequestContext,
+        key: str | int,
+        task: Task,
+        *,
+        args: Mapping[str, Any] | None = None,
+        host: str | None = None,
+        also: Also | None = None,
+    ) -> Accepted:
+        """Take the instance for `task` and ring its host, or `host`.
+
+        `also` writes more in the same transaction and adds to the arguments; a `host` among them goes before `host`.
+        """
+        row = self.reads.resolve(context, key)
+        op_id = str(uuid.uuid4())
+
+        def write(tx: Tx) -> Bell:
+            more = dict(also(tx, row)) if also is not None else {}
+            where = more.pop("host", host)
+            every = {**(args or {}), **more}
+            return orders.accept(tx, self.sealer, context, row.id, task, op_id=op_id, host=where, args=every)
+
+        with translated():
+            return self.ring(context, self._once(write, op_id))
+
+    def _once(self, write: Callable[[Tx], Bell], op_id: str) -> Bell:
+        try:
+            return self.db.run(write)
+        except DuplicateRowError:
+            try:
+                order = self.db.query(actions.by_message, op_id)
+            except RowNotFoundError:
+                order = None
+            if order is None:
+                raise
+            return orders.bell(self.sealer, order)  # the commit had gone through, only its answer was lost
+
+    def ring(self, context: RequestContext, order: Bell) -> Accepted:
+        """Tell whose turn it is."""
+        rang = self.rpc.ring(context, order)
+        return Accepted(
+            instance_id=order.instance_id, action_id=order.id, rang=rang, image_id=order.args.get("image_id")
+        )

@@ -1,0 +1,261 @@
+"""nova-compute: the composition root. Configuration to database, driver, manager, RPC server and timers.
+
+Start order: identity, database revision, driver, recovery of what was found half done, RPC server, timers. Nothing is
+written before the host is this daemon's, and no message is taken before recovery has looked.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from oslo_config.cfg import ConfigOpts
+
+from compute import concurrency, logs
+from compute import conf as conf_module
+from compute.context import RequestContext
+from compute.errors import ComputeError
+from db.errors import DatabaseError
+from virt.errors import VirtError
+
+LOG = logging.getLogger("compute.service")
+
+
+class Service:
+    """One compute daemon. `start` returns when it consumes; `stop` finishes or hands back what runs."""
+
+    def __init__(self, conf: ConfigOpts, *, driver: Any = None) -> None:
+        """driver: used instead of the one that compute_driver names (simulations of many hosts in one process)."""
+        self._conf = conf
+        self._given_driver = driver
+        self._stopped = threading.Event()
+        self._undo: list[Callable[[], object]] = []
+        self.host: Any = None
+        self.sync: Any = None
+        self.recovery: Any = None
+
+    def start(self) -> None:
+        """Begin to serve; on any error everything that was begun is ended again and the error raised."""
+        try:
+            self._start()
+        except BaseException:
+            self._close()
+            raise
+
+    def _start(self) -> None:
+        from compute.identity import Identity
+        from compute.messaging.transport import Bus, check_reachable
+        from compute.sealing import Sealer
+        from compute.settings import Settings
+        from db import migration
+        from virt.connection import get_connection
+
+        conf = self._conf
+        concurrency.check(conf)
+        settings = Settings.from_conf(conf)
+        db = open_database(conf)
+        self._undo.append(db.dispose)
+        migration.check(db)
+        check_reachable(conf.transport_url, conf.broker_timeout)
+        identity = Identity(conf.state_path, conf.host)
+        self._undo.append(identity.release)
+        service_id = identity.acquire(
+            db,
+            topic=conf.compute_topic,
+            zone=conf.node_availability_zone,
+            enabled=conf.enable_new_services,
+            report_interval_s=conf.report_interval,
+            down_time_s=conf.service_down_time,
+        )
+        driver = self._given_driver or get_connection(conf)
+        self._undo.append(driver.close)
+        driver.init_host(conf.host)
+        bus = Bus(conf)
+        self._undo.append(bus.close)
+        self._assemble(settings, db, driver, bus, Sealer(conf.seal_key_file), identity.owner, service_id)
+        self._begin(bus, service_id)
+
+    def _assemble(
+        self, settings: Any, db: Any, driver: Any, bus: Any, sealer: Any, owner: str, service_id: int
+    ) -> None:
+        from compute.host import Host
+        from compute.lanes import Lane
+        from compute.manager import ComputeManager
+        from compute.recovery import Recovery
+        from compute.rpcapi import ComputeRPC
+        from compute.specs import SpecBuilder
+        from compute.sync import PowerSync
+        from compute.task import Tasks
+
+        specs = SpecBuilder(name_template=self._conf.instance_name_template, sealer=sealer)
+        rpc = ComputeRPC(bus.client, topic=self._conf.compute_topic, scheduler_topic=self._conf.scheduler_topic)
+        tasks = Tasks(
+            db=db,
+            driver=driver,
+            specs=specs,
+            sealer=sealer,
+            host=settings.host,
+            owner=owner,
+            with_groups=self._conf.firewall_driver != "noop",
+            passed_on=lambda action: self._pass_on(rpc, action),
+        )
+        self.host = Host(
+            db=db,
+            driver=driver,
+            tasks=tasks,
+            specs=specs,
+            sealer=sealer,
+            scheduler=build_scheduler(self._conf),
+            rpc=rpc,
+            settings=settings,
+            service_id=service_id,
+            builds=Lane("build", settings.max_concurrent_builds),
+            migrations=Lane("migration", settings.max_concurrent_migrations),
+        )
+        self.manager = ComputeManager(self.host)
+        self.recovery = Recovery(self.host, self._ring_here)
+        self.sync = PowerSync(self.host)
+
+    def _begin(self, bus: Any, service_id: int) -> None:
+        from concurrent.futures import ThreadPoolExecutor
+
+        from compute.periodic import Periodic
+        from compute.rpcapi import VERSION
+        from db import services
+
+        conf, host = self._conf, self.host
+        self._redriven = ThreadPoolExecutor(8, thread_name_prefix="re-drive")
+        host.report_resources()
+        self.recovery.run()
+        server = bus.server(conf.compute_topic, conf.host, self.manager, VERSION)
+        server.start()
+        self._undo.append(lambda: host.db.run(services.sign_off, service_id, host.tasks.owner))
+        self._undo.append(lambda: self._redriven.shutdown(wait=False, cancel_futures=True))
+        self._undo.append(self._finish_operations)
+        self._undo.append(server.stop)
+        self._undo.extend([host.builds.close, host.migrations.close])
+        periodic = Periodic(host, self.recovery, self.sync, self.shut_down)
+        for timer in periodic.timers(conf.report_interval, conf.redrive_interval, conf.periodic_interval):
+            timer.start()
+            self._undo.append(timer.stop)
+
+    def _pass_on(self, rpc: Any, action: Any) -> None:
+        """Ring for the next leg of an order, here or elsewhere."""
+        from compute import orders
+
+        if action.host == self._conf.host:
+            self._ring_here(action)
+        elif not rpc.ring(_context_of(action), orders.bell(self.host.sealer, action)):
+            LOG.warning("instance %d: %s cannot be told now; it will look", action.instance_id, action.host)
+
+    def _ring_here(self, action: Any) -> None:
+        """Do a requested order of this host as if its message had come."""
+        from compute import orders
+        from compute.rpcapi import MESSAGE_ARGS
+
+        verb = getattr(self.manager, action.step)
+        given = orders.unpack(self.host.sealer, action.args)
+        named = {name: given[name] for name in MESSAGE_ARGS.get(action.step, ()) if name in given}
+        args = {**named, "instance_id": action.instance_id, "action_id": action.id}
+        self._redriven.submit(self.host.guarded(lambda: verb(_context_of(action), **args)))
+
+    def _finish_operations(self) -> None:
+        """Let what runs end; what does not in time is cancelled at its next step, or found by the next start."""
+        until = time.monotonic() + self._conf.graceful_stop_timeout
+        for job in self.host.tasks.running():
+            if not job.left.wait(max(0.0, until - time.monotonic())):
+                job.cancel("the daemon stops")
+                LOG.warning("instance %d: %s is left to the next start", job.instance.id, job.task)
+
+    def shut_down(self) -> None:
+        """Ask for a stop from any thread or signal handler; `wait` returns."""
+        self._stopped.set()
+
+    def wait(self) -> None:
+        """Block until `shut_down`."""
+        while not self._stopped.wait(3600):
+            pass
+
+    def stop(self) -> None:
+        """End in order: timers, lanes, RPC server, running operations, registration, connections."""
+        self._stopped.set()
+        self._close()
+
+    def _close(self) -> None:
+        while self._undo:
+            step = self._undo.pop()
+            try:
+                step()
+            except Exception:  # a stop goes on whatever one of its steps says
+                LOG.exception("while stopping")
+
+
+def _context_of(action: Any) -> RequestContext:
+    from compute.recovery import context_of
+
+    return context_of(action)
+
+
+def open_database(conf: ConfigOpts) -> Any:
+    """The database that sql_connection names; not connected yet."""
+    from db.session import Database
+
+    return Database(
+        conf.sql_connection,
+        max_retries=conf.sql_max_retries,
+        retry_interval_s=conf.sql_retry_interval,
+        idle_timeout_s=conf.sql_idle_timeout,
+        pool_size=conf.sql_pool_size,
+    )
+
+
+def build_scheduler(conf: ConfigOpts) -> Any:
+    """The scheduler that the flags describe."""
+    from compute.scheduler import Scheduler
+    from compute.scheduler_conf import settings
+    from compute.scheduling.drivers import load_driver
+
+    return Scheduler(
+        load_driver(conf.scheduler_driver, settings(conf)),
+        service_down_time_s=conf.service_down_time,
+        candidates_ttl_s=conf.scheduler_candidates_ttl,
+    )
+
+
+def build_api(conf: ConfigOpts) -> Any:
+    """The API over this configuration; it opens the bus when it first needs it."""
+    from compute.api import API
+
+    return API.from_conf(conf, open_database(conf), build_scheduler(conf))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the daemon until SIGTERM or SIGINT; 1 and one line on standard error when it cannot start."""
+    begun = time.monotonic()
+    service = None
+    try:
+        conf = conf_module.load(args=list(sys.argv[1:] if argv is None else argv), prog="nova-compute")
+        concurrency.choose(conf.executor)
+        logs.set_up(conf)
+        service = Service(conf)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: service.shut_down() if service else None)
+        service.start()
+    except (ComputeError, DatabaseError, VirtError) as exc:
+        sys.stderr.write(f"nova-compute: cannot start: {exc}\n")
+        return 1
+    took_ms = (time.monotonic() - begun) * 1000
+    LOG.info("nova-compute ready host=%s driver=%s in %.0f ms", conf.host, conf.compute_driver, took_ms)
+    service.wait()
+    LOG.info("nova-compute stops")
+    service.stop()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,166 @@
+"""What can be seen to be wrong from the rows alone: look-ups of `nova-manage verify`, one statement each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+
+from db import rows
+from db.actions import OPEN
+from db.models import compute_nodes, fixed_ips, instance_actions, instances, services, volume_attachments, volumes
+from db.session import Tx, utcnow
+
+_I, _J, _F, _A, _V, _N = (
+    instances.c,
+    instance_actions.c,
+    fixed_ips.c,
+    volume_attachments.c,
+    volumes.c,
+    compute_nodes.c,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class OverdueOrder:
+    """An order that is open although its deadline has passed."""
+
+    id: int
+    instance_id: int
+    action: str
+    state: str
+    host: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class LostTask:
+    """An instance that is taken for a task although no open order holds it."""
+
+    id: int
+    task_state: str
+    host: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class HeldAddress:
+    """An address whose instance is deleted."""
+
+    address: str
+    instance_id: int
+    host: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class HeldVolume:
+    """A live attachment to a deleted instance, or of a deleted volume."""
+
+    volume_id: int
+    instance_id: int
+    state: str
+    host: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class OddVolume:
+    """A volume that says it is attached while no attachment is, or the other way round."""
+
+    id: int
+    status: str
+    host: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Claims:
+    """What a host's node says is claimed, and what its live instances add up to (MiB, GiB)."""
+
+    host: str
+    vcpus_used: int
+    memory_mb_used: int
+    local_gb_used: int
+    vcpus: int
+    memory_mb: int
+    local_gb: int
+
+
+@dataclass(frozen=True, slots=True)
+class HomelessInstance:
+    """A live instance on a host that no daemon is registered for."""
+
+    id: int
+    host: str
+
+
+def overdue_orders(tx: Tx) -> list[OverdueOrder]:
+    """Open orders whose deadline has passed by the database's clock."""
+    statement = sa.select(*rows.columns(OverdueOrder, instance_actions))
+    return rows.every(tx, OverdueOrder, statement.where(_J.state.in_(OPEN), _J.deadline < utcnow()).order_by(_J.id))
+
+
+def lost_tasks(tx: Tx) -> list[LostTask]:
+    """Live instances with a task and no open order."""
+    holding = sa.exists().where(_J.instance_id == _I.id, _J.state.in_(OPEN))
+    statement = sa.select(*rows.columns(LostTask, instances))
+    return rows.every(
+        tx, LostTask, statement.where(_I.deleted == sa.false(), _I.task_state.is_not(None), ~holding).order_by(_I.id)
+    )
+
+
+def held_addresses(tx: Tx) -> list[HeldAddress]:
+    """Addresses of deleted instances."""
+    statement = sa.select(_F.address, _I.id, _I.host).join_from(fixed_ips, instances, _I.id == _F.instance_id)
+    return rows.every(tx, HeldAddress, statement.where(_I.deleted == sa.true()).order_by(_F.id))
+
+
+def held_volumes(tx: Tx) -> list[HeldVolume]:
+    """Live attachments one end of which is deleted."""
+    statement = (
+        sa.select(_A.volume_id, _A.instance_id, _A.state, _I.host)
+        .join_from(volume_attachments, instances, _I.id == _A.instance_id)
+        .join(volumes, _V.id == _A.volume_id)
+        .where(_A.live == 1, sa.or_(_I.deleted == sa.true(), _V.deleted == sa.true()))
+    )
+    return rows.every(tx, HeldVolume, statement.order_by(_A.id))
+
+
+def odd_volumes(tx: Tx) -> list[OddVolume]:
+    """Live volumes whose status and attachments disagree."""
+    attached = sa.exists().where(_A.volume_id == _V.id, _A.live == 1)
+    taken = _V.status.in_(["attaching", "in-use", "detaching"])
+    statement = sa.select(*rows.columns(OddVolume, volumes)).where(
+        _V.deleted == sa.false(),
+        sa.or_(sa.and_(taken, ~attached), sa.and_(_V.status == "available", attached)),
+    )
+    return rows.every(tx, OddVolume, statement.order_by(_V.id))
+
+
+def claims(tx: Tx) -> list[Claims]:
+    """Each host's claims beside the sums over its live instances."""
+    sums = (
+        sa.select(
+            _I.host,
+            sa.func.sum(_I.vcpus).label("vcpus"),
+            sa.func.sum(_I.memory_mb).label("memory_mb"),
+            sa.func.sum(_I.local_gb).label("local_gb"),
+        )
+        .where(_I.deleted == sa.false(), _I.host.is_not(None))
+        .group_by(_I.host)
+        .subquery("sums")
+    )
+    statement = (
+        sa.select(_N.host, _N.vcpus_used, _N.memory_mb_used, _N.local_gb_used)
+        .add_columns(*(sa.func.coalesce(sums.c[name], 0) for name in ("vcpus", "memory_mb", "local_gb")))
+        .join_from(compute_nodes, sums, sums.c.host == _N.host, isouter=True)
+        .where(_N.deleted == sa.false())
+        .order_by(_N.host)
+    )
+    # Sums come back as Decimal from some servers.
+    return [Claims(host, *(int(number) for number in numbers)) for host, *numbers in tx.execute(statement)]
+
+
+def homeless(tx: Tx) -> list[HomelessInstance]:
+    """Live instances whose host has no registered compute daemon."""
+    registered = sa.exists().where(
+        services.c.host == _I.host, services.c.topic == "compute", services.c.deleted == sa.false()
+    )
+    statement = sa.select(_I.id, _I.host).where(_I.deleted == sa.false(), _I.host.is_not(None), ~registered)
+    return rows.every(tx, HomelessInstance, statement.order_by(_I.id))

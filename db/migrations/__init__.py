@@ -1,0 +1,1 @@
+"""The Alembic environment; `db.migration` is the way in."""

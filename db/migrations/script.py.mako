@@ -1,0 +1,25 @@
+"""${message}
+
+Revises: ${down_revision or "nothing"}
+Create date: ${create_date}
+"""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from alembic import op
+${imports if imports else ""}
+revision = ${repr(up_revision)}
+down_revision = ${repr(down_revision)}
+branch_labels = ${repr(branch_labels)}
+depends_on = ${repr(depends_on)}
+
+
+def upgrade() -> None:
+    """What changes."""
+    ${upgrades if upgrades else "pass"}
+
+
+def downgrade() -> None:
+    """How it is undone."""
+    ${downgrades if downgrades else "pass"}
