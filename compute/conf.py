@@ -17,6 +17,8 @@ from compute.errors import ConfigError
 from compute.scheduler_conf import OPTS as SCHEDULER_OPTS
 from db.conf import OPTS as DB_OPTS
 from virt.conf import OPTS as VIRT_OPTS
+from virt.fake.conf import OPTS as FAKE_OPTS
+from virt.libvirt.conf import OPTS as LIBVIRT_OPTS
 
 SEARCH = ("/etc/micronova/micronova.conf", ".state/micronova.conf")
 
@@ -142,7 +144,10 @@ QUOTA_OPTS = [
     cfg.IntOpt("quota_security_group_rules", default=100, min=-1, help="Rules that a security group may have."),
 ]
 
-OPTS = [*SERVICE_OPTS, *MESSAGING_OPTS, *COMPUTE_OPTS, *QUOTA_OPTS, *SCHEDULER_OPTS, *DB_OPTS, *VIRT_OPTS]
+OPTS = [
+    *(*SERVICE_OPTS, *MESSAGING_OPTS, *COMPUTE_OPTS, *QUOTA_OPTS, *SCHEDULER_OPTS),
+    *(*DB_OPTS, *VIRT_OPTS, *FAKE_OPTS, *LIBVIRT_OPTS),
+]
 
 
 def load(
@@ -174,7 +179,4 @@ def load(
 
 def list_opts() -> list[tuple[str, list[cfg.Opt]]]:
     """Everything that oslo-config-generator writes into etc/micronova.conf.sample."""
-    from virt.fake.conf import OPTS as FAKE_OPTS
-    from virt.libvirt.conf import OPTS as LIBVIRT_OPTS
-
-    return [("DEFAULT", [*OPTS, *FAKE_OPTS, *LIBVIRT_OPTS])]
+    return [("DEFAULT", OPTS)]

@@ -94,7 +94,7 @@ class Recovery:
             if action.state == actions.REQUESTED:
                 self._ring(action)
                 acted += 1
-            elif not host.tasks.is_running(action.id):
+            elif not host.tasks.is_running(action):
                 acted += self._settle_guarded(action)
         return acted
 
@@ -113,7 +113,7 @@ class Recovery:
         host = self._host
         task = Task(action.action)
         answer = RULES[task](self._fact(action.instance_id)) if action.attempt < MAX_ATTEMPTS else _too_often(action)
-        if not host.db.run(actions.adopt, action.id, action.owner, host.tasks.owner):
+        if not host.db.run(actions.adopt, action, host.tasks.owner):
             return
         LOG.info("instance %d: %s was interrupted: %s %s", action.instance_id, task, answer.word, answer.reason)
         if answer.word == "again":

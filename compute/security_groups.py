@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from dataclasses import dataclass
 from ipaddress import ip_network
-from typing import Protocol
 
 from compute import valid
 from compute.context import RequestContext
 from compute.db_errors import translated
 from compute.errors import InUseError, InvalidInputError, NotFoundError, QuotaError, SecurityGroupNotFoundError
 from compute.policy import may_see, project_filter
+from compute.refreshing import Refreshing
 from db import security_groups
 from db.instances import Instance
 from db.security_groups import Rule, SecurityGroup
@@ -19,16 +18,6 @@ from db.session import Database, Tx
 
 PROTOCOLS = ("any", "icmp", "tcp", "udp")
 _LARGEST_PORT, _LARGEST_ICMP = 65535, 255
-
-
-class Refresh(Protocol):
-    """How the hosts of a group's members are told; compute.api is one."""
-
-    def trigger_security_group_rules_refresh(self, context: RequestContext, group_id: int) -> object:
-        """A group's own rules changed."""
-
-    def trigger_security_group_members_refresh(self, context: RequestContext, group_ids: Collection[int]) -> object:
-        """Instances joined or left these groups."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,46 +93,46 @@ def delete(db: Database, context: RequestContext, key: str) -> None:
 
 
 def add_rule(
-    db: Database, context: RequestContext, refresh: Refresh, key: str, new: NewRule, *, most: int = -1
+    db: Database, context: RequestContext, refresh: Refreshing, key: str, new: NewRule, *, most: int = -1
 ) -> Rule:
     """Let more traffic in, and tell the hosts. `most`: rules that a group may have, -1 for any number."""
     group = get(db, context, key)
     with translated(duplicate=f"security group {group.name} has this rule already"):
         rule_id = db.run(_add_rule, group, new, most)
         added = db.query(security_groups.get_rule, rule_id)
-    refresh.trigger_security_group_rules_refresh(context, group.id)
+    refresh.rules_changed(context, group.id)
     return added
 
 
-def delete_rule(db: Database, context: RequestContext, refresh: Refresh, rule_id: int) -> None:
+def delete_rule(db: Database, context: RequestContext, refresh: Refreshing, rule_id: int) -> None:
     """Drop a rule by id, and tell the hosts."""
     with translated():
         gone = db.query(security_groups.get_rule, rule_id)
         if not may_see(context, db.query(security_groups.get, gone.parent_group_id).project_id):
             raise NotFoundError(f"no security group rule {rule_id}")
         db.run(security_groups.delete_rule, rule_id)
-    refresh.trigger_security_group_rules_refresh(context, gone.parent_group_id)
+    refresh.rules_changed(context, gone.parent_group_id)
 
 
-def add_instance(db: Database, context: RequestContext, refresh: Refresh, key: str, instance: Instance) -> None:
+def add_instance(db: Database, context: RequestContext, refresh: Refreshing, key: str, instance: Instance) -> None:
     """Put an instance into a group of its project; InUseError when it is in it."""
     with translated(duplicate=f"instance {instance.id} is in security group {key!r:.60} already"):
         group = db.run(_join, context, key, instance)
-    _membership_changed(context, refresh, group)
+    _membership_changed(context, refresh, group, instance)
 
 
-def remove_instance(db: Database, context: RequestContext, refresh: Refresh, key: str, instance: Instance) -> None:
+def remove_instance(db: Database, context: RequestContext, refresh: Refreshing, key: str, instance: Instance) -> None:
     """Take an instance out of a group; NotFoundError when it is not in it."""
     group = get(db, context, key)
     with translated():
         if not db.run(security_groups.dissociate, instance.id, group.id):
             raise NotFoundError(f"instance {instance.id} is not in security group {group.name}")
-    _membership_changed(context, refresh, group)
+    _membership_changed(context, refresh, group, instance)
 
 
-def _membership_changed(context: RequestContext, refresh: Refresh, group: SecurityGroup) -> None:
-    refresh.trigger_security_group_rules_refresh(context, group.id)
-    refresh.trigger_security_group_members_refresh(context, [group.id])
+def _membership_changed(context: RequestContext, refresh: Refreshing, group: SecurityGroup, instance: Instance) -> None:
+    refresh.rules_changed(context, group.id, left=instance.host)
+    refresh.members_changed(context, [group.id])
 
 
 def _find(tx: Tx, context: RequestContext, key: str) -> SecurityGroup:

@@ -7,6 +7,7 @@ written before the host is this daemon's, and no message is taken before recover
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import sys
 import threading
@@ -136,6 +137,7 @@ class Service:
         server.start()
         self._undo.append(lambda: host.db.run(services.sign_off, service_id, host.tasks.owner))
         self._undo.append(lambda: self._redriven.shutdown(wait=False, cancel_futures=True))
+        self._undo.append(server.wait)
         self._undo.append(self._finish_operations)
         self._undo.append(server.stop)
         self._undo.extend([host.builds.close, host.migrations.close])
@@ -254,7 +256,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     service.wait()
     LOG.info("nova-compute stops")
     service.stop()
-    return 0
+    logging.shutdown()
+    os._exit(0)  # a thread that hangs in a hypervisor call must not keep the process
 
 
 if __name__ == "__main__":

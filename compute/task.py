@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
@@ -159,6 +160,7 @@ class Tasks:
         self.host, self.owner, self.with_groups = host, owner, with_groups
         self._passed_on = passed_on
         self._running: dict[int, Work] = {}
+        self._arriving: Counter[int] = Counter()
         self._lock = threading.Lock()
 
     @contextmanager
@@ -178,18 +180,47 @@ class Tasks:
         a plain cast, it is written now. Raises ClaimLostError, or why the instance cannot be taken.
         """
         step = step or MOVES[task].verb
-        plain = action_id is None
+        with self._arriving_for(instance_id):
+            order_id = self._take(context, instance_id, task, action_id, step, args)
+            job = self._begin(context, order_id, plain=action_id is None)
+        with self._conducted(job):
+            yield job
+
+    def _take(
+        self,
+        context: RequestContext,
+        instance_id: int,
+        task: Task,
+        action_id: int | None,
+        step: str,
+        args: Mapping[str, Any],
+    ) -> int:
         if action_id is None:
-            action_id = self._order_on_arrival(context, instance_id, task, step, args)
-        elif not self.db.run(actions.claim, action_id, instance_id, step, host=self.host, owner=self.owner):
+            return self._order_on_arrival(context, instance_id, task, step, args)
+        if not self.db.run(actions.claim, action_id, instance_id, step, host=self.host, owner=self.owner):
             raise ClaimLostError(f"{step} of instance {instance_id}: order {action_id} is not to be done here now")
-        with self.resume(context, action_id, plain=plain) as job:
+        return action_id
+
+    @contextmanager
+    def _arriving_for(self, instance_id: int) -> Iterator[None]:
+        """Between the commit that takes an order and its entry among the running, it must not look abandoned."""
+        with self._lock:
+            self._arriving[instance_id] += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._arriving[instance_id] -= 1
+                self._arriving += Counter()  # drops what is zero
+
+    @contextmanager
+    def resume(self, context: RequestContext, action_id: int) -> Iterator[Work]:
+        """Run the body as an order that recovery has adopted."""
+        with self._conducted(self._begin(context, action_id, plain=False)) as job:
             yield job
 
     @contextmanager
-    def resume(self, context: RequestContext, action_id: int, *, plain: bool = False) -> Iterator[Work]:
-        """Run the body as an order that this daemon holds already: claimed a moment ago, or adopted by recovery."""
-        job = self._begin(context, action_id, plain=plain)
+    def _conducted(self, job: Work) -> Iterator[Work]:
         try:
             yield job
             self._end(job)
@@ -206,10 +237,10 @@ class Tasks:
         with self._lock:
             return [job for job in self._running.values() if instance_id in {None, job.instance.id}]
 
-    def is_running(self, action_id: int) -> bool:
-        """True while this daemon runs that order."""
+    def is_running(self, action: Action) -> bool:
+        """True while this daemon runs that order, or is about to."""
         with self._lock:
-            return action_id in self._running
+            return action.id in self._running or action.instance_id in self._arriving
 
     def expire(self, job: Work) -> None:
         """Cancel an operation whose deadline passed; if it was cancelled before and hangs still, fail it without it.

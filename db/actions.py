@@ -92,12 +92,12 @@ def claim(tx: Tx, action_id: int, instance_id: int, step: str, host: str, owner:
     return bool(taken.rowcount == 1)
 
 
-def adopt(tx: Tx, action_id: int, old_owner: str | None, owner: str) -> bool:
-    """Take over a running order whose owner is gone; False when somebody else did."""
-    same = journal.c.owner.is_(None) if old_owner is None else journal.c.owner == old_owner
+def adopt(tx: Tx, seen: Action, owner: str) -> bool:
+    """Take over a running order as it was `seen`, because nobody runs it; False when it moved on since."""
+    same = journal.c.owner.is_(None) if seen.owner is None else journal.c.owner == seen.owner
     taken = tx.execute(
         sa.update(journal)
-        .where(journal.c.id == action_id, journal.c.state == RUNNING, same)
+        .where(journal.c.id == seen.id, journal.c.state == RUNNING, journal.c.attempt == seen.attempt, same)
         .values(owner=owner, attempt=journal.c.attempt + 1)
     )
     return bool(taken.rowcount == 1)

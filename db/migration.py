@@ -129,13 +129,10 @@ def _advised(tx: Tx) -> Iterator[None]:
 
 @contextmanager
 def _named(tx: Tx) -> Iterator[None]:
-    """A lock of the session: DDL ends transactions here."""
+    """A lock of the session, because DDL ends transactions here: it goes when the connection closes, after the commit."""
+    tx.detach()
     with tx.begin():
-        name = {"name": f"schema.{tx.engine.url.database}"[:64]}
-        got = tx.execute(sa.text("SELECT GET_LOCK(:name, :patience)"), {**name, "patience": _LOCK_PATIENCE_S}).scalar()
-        if got != 1:
+        wanted = {"name": f"schema.{tx.engine.url.database}"[:64], "patience": _LOCK_PATIENCE_S}
+        if tx.execute(sa.text("SELECT GET_LOCK(:name, :patience)"), wanted).scalar() != 1:
             raise SchemaVersionError(f"another migration holds the database for over {_LOCK_PATIENCE_S} s")
-        try:
-            yield
-        finally:
-            tx.execute(sa.text("SELECT RELEASE_LOCK(:name)"), name)
+        yield

@@ -231,7 +231,8 @@ _RELEASE = (
 def claim(tx: Tx, network_id: int, instance_id: int, mac: str) -> ClaimedAddress:
     """Give an instance an address of a network, or return the one that it holds there already.
 
-    Two statements (one when it holds one already); any number may race. AddressPoolEmptyError when none is free.
+    Two statements (one when it holds one already); any number may race. AddressPoolEmptyError when none is free;
+    what a claim under way holds is not free.
     """
     statement = _CLAIM_MYSQL if tx.dialect.name in {"mysql", "mariadb"} else _CLAIM
     found = tx.execute(statement, {"network_id": network_id, "instance_id": instance_id}).first()

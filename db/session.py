@@ -67,7 +67,7 @@ class Database:
         self.url = sa.engine.make_url(url)
         self._max_retries, self._retry_interval_s = max_retries, retry_interval_s
         self.engine = _engine(self.url, idle_timeout_s, pool_size)
-        self._reader = self.engine.execution_options(isolation_level="AUTOCOMMIT")
+        self.reader = _engine(self.url, idle_timeout_s, pool_size, autocommit=True)
 
     @property
     def dialect(self) -> str:
@@ -83,7 +83,7 @@ class Database:
     @contextmanager
     def read(self) -> Iterator[Tx]:
         """A connection for look-ups: each statement sees the latest commit, nothing is locked."""
-        with _translated(), self._reader.connect() as tx:
+        with _translated(), self.reader.connect() as tx:
             yield tx
 
     def run(self, work: Callable[..., T], *args: Any, **kwargs: Any) -> T:
@@ -114,6 +114,7 @@ class Database:
     def dispose(self) -> None:
         """Close every pooled connection."""
         self.engine.dispose()
+        self.reader.dispose()
 
     def _back_off(self, exc: sa.exc.DBAPIError, attempt: int) -> None:
         if exc.connection_invalidated or _is_unreachable(exc):
@@ -130,29 +131,31 @@ class Database:
         time.sleep(delay_s * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, not a secret
 
 
-def _engine(url: sa.URL, idle_timeout_s: int, pool_size: int) -> sa.Engine:
+def _engine(url: sa.URL, idle_timeout_s: int, pool_size: int, *, autocommit: bool = False) -> sa.Engine:
+    """An engine of one mode for good: to switch a pooled connection's costs two round trips, and fails unwrapped."""
     if url.get_backend_name() == "sqlite":
-        return _sqlite_engine(url)
-    connect_args: dict[str, Any] = {"connect_timeout": 5}
+        return _sqlite_engine(url, autocommit=autocommit)
     engine = sa.create_engine(
         url,
         pool_size=pool_size,
         max_overflow=50,
         pool_recycle=idle_timeout_s,
-        isolation_level="READ COMMITTED",
-        connect_args=connect_args,
+        skip_autocommit_rollback=True,
+        isolation_level="AUTOCOMMIT" if autocommit else "READ COMMITTED",
+        connect_args={"connect_timeout": 5},
     )
     if url.get_backend_name() in {"mysql", "mariadb"}:
         event.listen(engine, "connect", _mysql_strict)
     return engine
 
 
-def _sqlite_engine(url: sa.URL) -> sa.Engine:
+def _sqlite_engine(url: sa.URL, *, autocommit: bool) -> sa.Engine:
     if url.database and not Path(url.database).parent.is_dir():
         raise DatabaseUnreachableError(f"database {url.database}: its directory does not exist")
     engine = sa.create_engine(url, connect_args={"timeout": 30.0, "check_same_thread": False})
     event.listen(engine, "connect", _sqlite_connect)
-    event.listen(engine, "begin", _sqlite_begin)
+    if not autocommit:
+        event.listen(engine, "begin", _sqlite_begin)
     return engine
 
 
@@ -166,10 +169,9 @@ def _sqlite_connect(connection: sqlite3.Connection, _record: object) -> None:
 def _sqlite_begin(tx: Tx) -> None:
     """Take the write lock at once: an upgrade from a read lock fails under load, this waits its turn.
 
-    Read connections run in autocommit: each SELECT is its own snapshot and takes no lock.
+    Readers never begin: each SELECT is its own snapshot and takes no lock.
     """
-    if tx.get_execution_options().get("isolation_level") != "AUTOCOMMIT":
-        tx.exec_driver_sql("BEGIN IMMEDIATE")
+    tx.exec_driver_sql("BEGIN IMMEDIATE")
 
 
 def _mysql_strict(connection: Any, _record: object) -> None:

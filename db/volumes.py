@@ -173,7 +173,7 @@ def set_detached(tx: Tx, attachment_id: int) -> bool:
 
 def _move(tx: Tx, attachment_id: int, states: tuple[str, ...], state: str, volume_status: str, **also: Any) -> bool:
     """Compare-and-swap one attachment, and take its volume along unless an operator set that to error."""
-    mine = sa.update(volume_attachments).where(_A.id == attachment_id, _A.live == 1, _A.state.in_(states))
+    mine = sa.update(volume_attachments).where(_A.id == attachment_id, _A.state.in_(states))
     if tx.execute(mine.values(state=state, updated_at=utcnow(), **also)).rowcount != 1:
         return False
     volume = sa.select(_A.volume_id).where(_A.id == attachment_id).scalar_subquery()

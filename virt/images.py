@@ -116,20 +116,22 @@ class ImageCache:
         finally:
             part.unlink(missing_ok=True)
 
-    def _copy(self, image: ImageSpec, source: Source, target: IO[bytes], guard: Callable[[int], None]) -> str:
+    def _copy(self, image: ImageSpec, source: Source, target: IO[bytes], guard: Callable[[int], None]) -> str | None:
         plain = image.disk_format in image_format.PLAIN_FORMATS
-        limit, done, digest = (self._max_plain_bytes if plain else self._max_bytes), 0, hashlib.sha256()
+        limit, done = (self._max_plain_bytes if plain else self._max_bytes), 0
+        digest = hashlib.sha256() if image.sha256 else None
         while chunk := source.read(_CHUNK):
             done += len(chunk)
             if done > limit:
                 raise ImageError(f"image {image.name}: larger than {limit} bytes")
-            digest.update(chunk)
+            if digest is not None:
+                digest.update(chunk)
             _write_sparse(target, chunk)
             guard(done)
         if not done or (source.size is not None and done != source.size):
             raise ImageError(f"image {image.name}: {done} bytes came, {source.size or 'some'} were promised")
         target.truncate(done)
-        return digest.hexdigest()
+        return digest.hexdigest() if digest else None
 
 
 def _guard(image: ImageSpec, deadline: float, progress: Progress) -> Callable[[int], None]:

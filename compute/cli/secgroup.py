@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from compute import security_groups
+from compute.cli import output
 from compute.cli.command import INSTANCE, Noun, Verb, arg
 from compute.cli.session import Session
 from compute.cli.views import Record, Table, Text, View
@@ -42,20 +43,23 @@ def add_rule(session: Session, args: argparse.Namespace) -> View:
     """Let more traffic in."""
     new = security_groups.rule(args.protocol, args.from_port, args.to_port, cidr=args.cidr, source=args.source_group)
     most = session.conf.quota_security_group_rules
-    added = security_groups.add_rule(session.db, session.context, session.api, args.group, new, most=most)
+    added = security_groups.add_rule(session.db, session.context, session.refresh, args.group, new, most=most)
+    _warn(session)
     return Record(facts=asdict(added))
 
 
 def delete_rule(session: Session, args: argparse.Namespace) -> View:
     """Let less traffic in."""
-    security_groups.delete_rule(session.db, session.context, session.api, args.rule)
+    security_groups.delete_rule(session.db, session.context, session.refresh, args.rule)
+    _warn(session)
     return Text(lines=[f"rule {args.rule} is deleted"], document={"rule": args.rule})
 
 
 def add_instance(session: Session, args: argparse.Namespace) -> View:
     """Put an instance into a group."""
     instance = session.reads.resolve(session.context, args.instance)
-    security_groups.add_instance(session.db, session.context, session.api, args.group, instance)
+    security_groups.add_instance(session.db, session.context, session.refresh, args.group, instance)
+    _warn(session)
     document = {"instance_id": instance.id, "group": args.group}
     return Text(lines=[f"instance {instance.id} is in security group {args.group}"], document=document)
 
@@ -63,9 +67,17 @@ def add_instance(session: Session, args: argparse.Namespace) -> View:
 def remove_instance(session: Session, args: argparse.Namespace) -> View:
     """Take an instance out of a group."""
     instance = session.reads.resolve(session.context, args.instance)
-    security_groups.remove_instance(session.db, session.context, session.api, args.group, instance)
+    security_groups.remove_instance(session.db, session.context, session.refresh, args.group, instance)
+    _warn(session)
     document = {"instance_id": instance.id, "group": args.group}
     return Text(lines=[f"instance {instance.id} is not in security group {args.group} any more"], document=document)
+
+
+def _warn(session: Session) -> None:
+    if session.refresh.untold:
+        output.complain(
+            f"warning: the change is recorded, but could not be told to {', '.join(session.refresh.untold)}"
+        )
 
 
 def _facts(session: Session, group: SecurityGroup) -> dict[str, Any]:

@@ -15,7 +15,11 @@ from compute.errors import ComputeError
 if TYPE_CHECKING:
     from compute.api import API
     from compute.reads import Reads
+    from compute.refreshing import Refreshing
     from db.session import Database
+
+
+_RETRIES = 2  # an operator is told within seconds that the server is away; a daemon has more patience
 
 
 class Session:
@@ -41,15 +45,21 @@ class Session:
         """The configuration (an oslo.config ConfigOpts)."""
         from compute.conf import load
 
-        # an operator is told in seconds that the server is away; a daemon has more patience
-        return load(self.args.config_file, {"sql_max_retries": 2})
+        return load(self.args.config_file)
 
     @cached_property
     def any_db(self) -> Database:
         """The database at whatever revision, even none."""
-        from compute.service import open_database
+        # compute.service opens it the same way, but is a tenth of a second of imports
+        from db.session import Database
 
-        return open_database(self.conf)
+        return Database(
+            self.conf.sql_connection,
+            max_retries=_RETRIES,
+            retry_interval_s=self.conf.sql_retry_interval,
+            idle_timeout_s=self.conf.sql_idle_timeout,
+            pool_size=self.conf.sql_pool_size,
+        )
 
     @cached_property
     def db(self) -> Database:
@@ -72,10 +82,20 @@ class Session:
     @cached_property
     def api(self) -> API:
         """What gives orders; the bus is reached when the first order rings."""
+        from compute import concurrency
         from compute.service import build_api
 
+        concurrency.choose(concurrency.THREADING)
         self.db  # noqa: B018 - an order needs a database of our revision, and this says so best
-        return build_api(self.conf)
+        api: API = build_api(self.conf)
+        return api
+
+    @cached_property
+    def refresh(self) -> Refreshing:
+        """What tells hosts of changed security groups."""
+        from compute.refreshing import Refreshing
+
+        return Refreshing(self.db, self.api.rpc)
 
     @cached_property
     def context(self) -> RequestContext:

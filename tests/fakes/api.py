@@ -18,6 +18,19 @@ class Accepted:
 
 
 @dataclass
+class FakeRpc:
+    """Casts written down as (host, verb, arguments); `works` is what the bus says."""
+
+    casts: list[tuple[str, str, dict[str, int]]] = field(default_factory=list)
+    works: bool = True
+
+    def cast(self, _context: Any, host: str, verb: str, **args: int) -> bool:
+        """Write it down."""
+        self.casts.append((host, verb, args))
+        return self.works
+
+
+@dataclass
 class FakeApi:
     """calls: (method, arguments, keywords). faults: what waiting for an action raises, by action id."""
 
@@ -27,6 +40,7 @@ class FakeApi:
     rang: bool = True
     answers: dict[str, Any] = field(default_factory=dict)
     closed: bool = False
+    rpc: FakeRpc = field(default_factory=FakeRpc)
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         def order(_context: Any, *args: Any, **kwargs: Any) -> Any:

@@ -343,7 +343,7 @@ class LibvirtHost:
 
     def inside(self, *argv: str) -> list[str]:
         """The command line that runs `argv` within this host's namespaces."""
-        return ["nsenter", "-t", str(self.pid), "-m", "-n", "-u", "-i", "-p", "--", *argv]
+        return ["nsenter", "-t", str(self.pid), "-m", "-n", "-u", "-i", "-p", "-r", "-w", "--", *argv]
 
     def run(self, *argv: str, timeout_s: float = 120) -> str:
         """Run a command within this host and return its output; raise RuntimeError when it fails."""

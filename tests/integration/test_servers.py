@@ -6,7 +6,6 @@ import sys
 import time
 from pathlib import Path
 
-import libvirt
 import pytest
 import sqlalchemy
 
@@ -62,6 +61,8 @@ SLEEPER = """<domain type='qemu'><name>sleeper</name><memory unit='MiB'>16</memo
 
 
 def names(uri: str) -> list[str]:
+    import libvirt
+
     connection = libvirt.open(uri)
     try:
         return [domain.name() for domain in connection.listAllDomains()]
@@ -70,6 +71,8 @@ def names(uri: str) -> list[str]:
 
 
 def test_a_libvirt_host_keeps_guests_over_a_restart_of_libvirtd_and_takes_them_along(libvirt_host: LibvirtHost) -> None:
+    import libvirt
+
     connection = libvirt.open(libvirt_host.uri)
     connection.createXML(SLEEPER)
     connection.close()

@@ -17,6 +17,8 @@ from virt.errors import DriverTimeoutError
 
 Result = TypeVar("Result")
 
+_SETTLE_POLL_S = 0.02
+
 
 class Finished(Protocol):
     """Set by a native thread, waited for by the caller, whatever kind of thread that is."""
@@ -125,6 +127,12 @@ class Calls:
         with self._guard:
             self._stuck = [lane for lane in self._stuck if lane.is_stuck]
             return [lane.name for lane in self._stuck]
+
+    def settle(self, lane: str, timeout_s: float) -> None:
+        """Wait for a lane's stuck call to come back, now that something was done about it."""
+        deadline = time.monotonic() + timeout_s
+        while lane in self.stuck() and time.monotonic() < deadline:
+            time.sleep(_SETTLE_POLL_S)
 
     def _lane(self, name: str) -> _Lane:
         with self._guard:

@@ -1,6 +1,7 @@
 """What the driver asks of libvirt about guests: each method is one call with a deadline, on the guest's own lane.
 
-Guests are found by uuid and must carry our stamp; a guest of another maker is as good as absent.
+Guests are found by uuid and must carry our stamp; a guest of another maker is as good as absent. A guest whose QEMU
+does not answer can still be looked at and stopped: those calls have lanes of their own.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from virt.power_state import Power
 from virt.spec import GuestFact, GuestInfo, InstanceSpec
 
 _SLOW_S = 120.0
+_SETTLE_S = 5.0
 _PMSUSPENDED = 7
 
 
@@ -65,7 +67,7 @@ class Domains:
             domain = self._own(connection, spec)
             return _power(domain.state()[0], _is_saved(domain))
 
-        return self._host.call(spec.name, work)
+        return self._host.call(f"{spec.name} (state)", work)
 
     def live_xml(self, spec: InstanceSpec) -> str:
         """The domain as it runs. Raises GuestNotFoundError."""
@@ -112,11 +114,11 @@ class Domains:
 
         def work(connection: lv.Connection) -> None:
             domain = self._own(connection, spec)
-            _stop(domain)
             if _is_saved(domain):
                 domain.managedSaveRemove(0)
             connection.defineXML(xml).create()
 
+        self.stop(spec)
         self._host.call(spec.name, work, _SLOW_S)
 
     def start_saved(self, spec: InstanceSpec) -> None:
@@ -133,7 +135,8 @@ class Domains:
 
     def stop(self, spec: InstanceSpec) -> None:
         """Pull the plug; succeed if the guest is off. Raises GuestNotFoundError."""
-        self._host.call(spec.name, lambda connection: _stop(self._own(connection, spec)), _SLOW_S)
+        self._host.call(_stop_lane(spec), lambda connection: _stop(self._own(connection, spec)), _SLOW_S)
+        self._host.calls.settle(spec.name, _SETTLE_S)
 
     def pause(self, spec: InstanceSpec) -> None:
         """Freeze the CPUs."""
@@ -161,7 +164,7 @@ class Domains:
             lv.undefine(domain)
 
         try:
-            self._host.call(spec.name, work, _SLOW_S)
+            self._host.call(_stop_lane(spec), work, _SLOW_S)
         except GuestNotFoundError:  # it went while we were at it
             return
 
@@ -193,6 +196,10 @@ class Domains:
     def _is_ours(self, domain: lv.Domain) -> bool:
         stamp = Stamp.read(lv.metadata_of(domain, NAMESPACE))
         return stamp is not None and stamp.cluster == self._cluster and stamp.uuid == domain.UUIDString()
+
+
+def _stop_lane(spec: InstanceSpec) -> str:
+    return f"{spec.name} (stop)"
 
 
 def _stop(domain: lv.Domain) -> None:

@@ -14,6 +14,7 @@ from virt.libvirt.host import Connection, Host
 from virt.spec import HostResources
 
 _GIB = 1024**3
+_PROBE_S = 120.0  # libvirt runs every QEMU it finds before it first describes the host
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +35,7 @@ def host_facts(host: Host) -> HostFacts:
         arch, cpu_info = read_cpu(connection.getCapabilities())
         return HostFacts(arch, connection.getInfo()[2], connection.getType(), connection.getVersion(), cpu_info)
 
-    return host.call("(resources)", work)
+    return host.call("(resources)", work, _PROBE_S)
 
 
 def host_resources(facts: HostFacts, domains: Domains, instances_path: Path) -> HostResources:

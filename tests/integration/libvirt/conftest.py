@@ -20,7 +20,9 @@ MEMORY_MB = 112
 
 
 @pytest.fixture
-def conf(libvirt_host: LibvirtHost, guest_image: GuestImage, tmp_path_factory: pytest.TempPathFactory) -> cfg.ConfigOpts:
+def conf(
+    libvirt_host: LibvirtHost, guest_image: GuestImage, tmp_path_factory: pytest.TempPathFactory
+) -> cfg.ConfigOpts:
     """The configuration that an operator would write for this host."""
     made = cfg.ConfigOpts()
     made([], project="test")

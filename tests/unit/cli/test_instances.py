@@ -1,6 +1,6 @@
 import pytest
 
-from db import actions, instances, networks
+from db import actions, networks
 from tests.fakes.databases import an_instance
 
 
@@ -101,4 +101,12 @@ def test_an_instance_joins_a_security_group(manage, api, db, a_server):
     assert manage("secgroup", "add-instance", "web", "server-1", "--project", "lab").code == 4
     assert manage("vm", "show", "server-1", "--json").document["security_groups"] == ["web"]
     assert manage("secgroup", "remove-instance", "web", "server-1", "--project", "lab").code == 0
-    assert db.query(instances.get, 1).id == 1
+    assert {cast[:2] for cast in api.rpc.casts} == {("host1", "refresh_security_group_rules")}
+
+
+def test_a_host_that_cannot_be_told_of_a_group_is_a_warning(manage, api, a_server):
+    api.rpc.works = False
+    manage("secgroup", "create", "web", "--project", "lab")
+    said = manage("secgroup", "add-instance", "web", "server-1", "--project", "lab", "--json")
+    assert (said.code, said.document["group"]) == (0, "web")
+    assert said.err == "nova-manage: warning: the change is recorded, but could not be told to host1\n"

@@ -30,9 +30,11 @@ class Server(http.server.ThreadingHTTPServer):
 class Handler(http.server.BaseHTTPRequestHandler):
     """Serves one image, in the ways that servers do."""
 
-    def do_GET(self):  # noqa: N802 - the standard library's name
+    def do_GET(self):
         self.server.asked += 1
-        target = {"/to-file": "file:///etc/shadow", "/to-ftp": "ftp://localhost/x", "/to-image": "/image"}.get(self.path)
+        target = {"/to-file": "file:///etc/shadow", "/to-ftp": "ftp://localhost/x", "/to-image": "/image"}.get(
+            self.path
+        )
         self.send_response(302 if target else 404 if self.path == "/nothing" else 200)
         if target:
             self.send_header("Location", target)

@@ -110,7 +110,9 @@ def test_a_stamp_is_read_back():
     assert Stamp.read(stamp.xml()) == stamp
 
 
-@pytest.mark.parametrize("text", [None, "", "<x", "<instance cluster='c'/>", "<!DOCTYPE x [<!ENTITY e 'e'>]><x>&e;</x>"])
+@pytest.mark.parametrize(
+    "text", [None, "", "<x", "<instance cluster='c'/>", "<!DOCTYPE x [<!ENTITY e 'e'>]><x>&e;</x>"]
+)
 def test_what_is_no_stamp_is_none(text):
     assert Stamp.read(text) is None
 
