@@ -8,7 +8,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from db import rows
+from db import resizes, rows
 from db.models import compute_nodes as nodes
 from db.models import instances, services
 from db.session import Tx, utcnow
@@ -134,7 +134,7 @@ def _add(tx: Tx, host: str, vcpus: int, memory_mb: int, local_gb: int, count: in
 
 
 def report(tx: Tx, service_id: int, host: str, totals: Mapping[str, Any]) -> None:
-    """Write what a host has, and recount what its instances claim: at most four statements at any number of them.
+    """Write what a host has, and recount what its instances and moves claim: five statements at any number of them.
 
     The row is locked before the count, so that no claim committed in between is lost.
     """
@@ -150,6 +150,11 @@ def report(tx: Tx, service_id: int, host: str, totals: Mapping[str, Any]) -> Non
         ).where(instances.c.host == host, instances.c.deleted == sa.false())
     ).one()
     used = {name: int(value) for name, value in counted._mapping.items()}
+    for held in resizes.held_on(tx, host):
+        used["running_vms"] += 1
+        used["vcpus_used"] += held.vcpus
+        used["memory_mb_used"] += held.memory_mb
+        used["local_gb_used"] += held.local_gb
     tx.execute(
         sa.update(nodes)
         .where(nodes.c.host == host)

@@ -129,7 +129,7 @@ def _advised(tx: Tx) -> Iterator[None]:
 
 @contextmanager
 def _named(tx: Tx) -> Iterator[None]:
-    """A lock of the session, because DDL ends transactions here: it goes when the connection closes, after the commit."""
+    """A lock of the session, because DDL ends transactions here: it goes with the connection, after the commit."""
     tx.detach()
     with tx.begin():
         wanted = {"name": f"schema.{tx.engine.url.database}"[:64], "patience": _LOCK_PATIENCE_S}

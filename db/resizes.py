@@ -10,7 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from db import rows
-from db.models import migrations
+from db.models import instance_types, instances, migrations
 from db.session import Tx, utcnow
 
 
@@ -33,7 +33,8 @@ class Resize:
     updated_at: datetime | None
 
 
-_M = migrations.c
+_M, _I = migrations.c, instances.c
+SIZES = ("vcpus", "memory_mb", "local_gb")
 _LIVE = rows.select_live(Resize, migrations)
 _BY_ID = _LIVE.where(_M.id == sa.bindparam("resize_id"))
 _LATEST = _LIVE.where(_M.instance_id == sa.bindparam("instance_id")).order_by(_M.id.desc()).limit(1)
@@ -88,3 +89,52 @@ def set_status(tx: Tx, resize_id: int, expected: str | Collection[str], status: 
     allowed = [expected] if isinstance(expected, str) else list(expected)
     statement = sa.update(migrations).where(_M.id == resize_id, _M.deleted == sa.false(), _M.status.in_(allowed))
     return tx.execute(statement.values(status=status, updated_at=utcnow(), **facts)).rowcount == 1
+
+
+@dataclass(frozen=True, slots=True)
+class HeldClaim:
+    """Room that a move holds on the host its instance is not recorded on."""
+
+    move_id: int
+    host: str
+    vcpus: int
+    memory_mb: int
+    local_gb: int
+
+
+_MOVING = ("pre-migrating", "migrating", "post-migrating")
+_LIVE_MOVING = ("accepted", "preparing", "running")
+_OLD, _NEW = instance_types.alias("old_type"), instance_types.alias("new_type")
+_HELD = (
+    sa.select(
+        *(_M.id, _M.kind, _M.status, _M.source_compute, _M.dest_compute),
+        *(sa.func.coalesce(_OLD.c[name], _I[name]).label(f"old_{name}") for name in SIZES),
+        *(sa.func.coalesce(_NEW.c[name], _I[name]).label(f"new_{name}") for name in SIZES),
+    )
+    .select_from(
+        migrations.join(instances, _I.id == _M.instance_id)
+        .outerjoin(_OLD, _OLD.c.id == _M.old_flavor_id)
+        .outerjoin(_NEW, _NEW.c.id == _M.new_flavor_id)
+    )
+    .where(_M.deleted == sa.false(), _M.status.in_([*_MOVING, *_LIVE_MOVING, "finished"]))
+)
+_HELD_ON = _HELD.where(
+    _I.deleted == sa.false(), sa.or_(_M.source_compute == sa.bindparam("host"), _M.dest_compute == sa.bindparam("host"))
+)
+_HELD_FOR = _HELD.where(_M.instance_id == sa.bindparam("instance_id"))
+
+
+def held_on(tx: Tx, host: str) -> list[HeldClaim]:
+    """What moves of live instances hold on a host beside the instances recorded there: one statement."""
+    return [claim for claim in map(_claim, tx.execute(_HELD_ON, {"host": host})) if claim.host == host]
+
+
+def held_for(tx: Tx, instance_id: int) -> list[HeldClaim]:
+    """What the open moves of one instance hold on hosts that it is not recorded on."""
+    return [_claim(found) for found in tx.execute(_HELD_FOR, {"instance_id": instance_id})]
+
+
+def _claim(found: sa.Row[Any]) -> HeldClaim:
+    """A finished resize holds its old size on the source until it is confirmed; a move under way, its new one."""
+    host, age = (found.source_compute, "old") if found.status == "finished" else (found.dest_compute, "new")
+    return HeldClaim(found.id, host, *(int(found._mapping[f"{age}_{name}"]) for name in SIZES))

@@ -69,7 +69,7 @@ def _open_file(image: ImageSpec, path: Path, images_path: Path) -> IO[bytes]:
         raise ImageError(f"image {image.name}: {path}: {exc.strerror}") from exc
 
 
-class _SameOrSafer(urllib.request.HTTPRedirectHandler):
+class SameOrSafer(urllib.request.HTTPRedirectHandler):
     """Follows redirects to http(s) only, and never from https to http."""
 
     def redirect_request(
@@ -86,7 +86,7 @@ def _opener() -> urllib.request.OpenerDirector:
     opener = urllib.request.OpenerDirector()
     for handler in (
         urllib.request.ProxyHandler(), urllib.request.HTTPHandler(), urllib.request.HTTPSHandler(),
-        urllib.request.HTTPDefaultErrorHandler(), urllib.request.HTTPErrorProcessor(), _SameOrSafer(),
+        urllib.request.HTTPDefaultErrorHandler(), urllib.request.HTTPErrorProcessor(), SameOrSafer(),
     ):  # fmt: skip
         opener.add_handler(handler)
     return opener

@@ -96,10 +96,11 @@ class ImageCache:
         return f"{image.sha256.lower()}.{image.disk_format}"
 
     def _link(self, path: Path, link: Path, image: ImageSpec) -> int:
+        size = image_format.inspect(path, image.disk_format, image.name)
         os.utime(path)  # the age that `evict` goes by
         link.unlink(missing_ok=True)
         os.link(path, link)
-        return image_format.inspect(path, image.disk_format, image.name)
+        return size
 
     def _fetch(self, image: ImageSpec, path: Path, deadline: float, progress: Progress) -> None:
         part = path.with_name(path.name + ".part")

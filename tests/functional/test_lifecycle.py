@@ -79,3 +79,24 @@ def test_a_live_migrated_instance_runs_on_the_other_host(deploy) -> None:  # typ
     row = cloud.instance(instance_id)
     assert (row.vm_state, row.host, row.power_state) == (Vm.ACTIVE, dest, Power.RUNNING)
     assert [fact.name for fact in cloud.drivers[dest].list_guests()] == [f"instance-{instance_id:08x}"]
+
+
+def test_claims_follow_an_instance_through_a_resize_and_its_delete(deploy) -> None:  # type: ignore[no-untyped-def]
+    cloud = deploy("h1", "h2")
+    instance_id = cloud.boot()
+    cloud.done(cloud.api.resize(ADMIN, instance_id, "m1.small"))
+    assert sorted(_memory_used(cloud)) == [512, 2048]
+    _recount(cloud)
+    assert sorted(_memory_used(cloud)) == [512, 2048]
+    cloud.done(cloud.api.delete(ADMIN, instance_id))
+    assert _memory_used(cloud) == [0, 0]
+    assert [driver.hypervisor.leftovers() for driver in cloud.drivers.values()] == [{}, {}]
+
+
+def _memory_used(cloud: Deployment) -> list[int]:
+    return [cloud.api.describe_resource(ADMIN, host)["resource"]["memory_mb_used"] for host in cloud.drivers]
+
+
+def _recount(cloud: Deployment) -> None:
+    for host in cloud.drivers:
+        cloud.api.update_available_resource(ADMIN, host)

@@ -8,12 +8,14 @@ import multiprocessing
 import os
 import threading
 import time
+import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from tests.builders import an_image
 from virt.errors import ImageChecksumError, ImageError
+from virt.image_source import SameOrSafer
 from virt.images import ImageCache
 
 CONTENT = b"image".ljust(3 * 1024**2, b"\0")
@@ -145,6 +147,13 @@ def test_an_image_is_not_read_from_just_anywhere(cache, images, tmp_path, locati
     assert entries(tmp_path) == []
 
 
+@pytest.mark.parametrize("target", ["http://host/image", "ftp://host/image", "file:///etc/shadow"])
+def test_a_redirect_does_not_leave_https(target):
+    request = urllib.request.Request("https://host/image")
+    with pytest.raises(ImageError, match="redirected"):
+        SameOrSafer().redirect_request(request, None, 302, "Found", None, target)
+
+
 def test_an_image_too_large_is_refused_while_it_comes(cache, images, tmp_path):
     (images / "huge").write_bytes(bytes(9 * 1024**2))
     with pytest.raises(ImageError, match="larger than"):
@@ -171,6 +180,8 @@ def test_bytes_taken_for_a_kernel_are_inspected_again_as_a_disk(cache, images, t
     cache.provide(an_image(location=f"{images}/evil", sha256=digest, disk_format="aki"), tmp_path / "kernel")
     with pytest.raises(ImageError, match="qed"):
         cache.provide(an_image(location=f"{images}/evil", sha256=digest), tmp_path / "disk")
+    assert entries(tmp_path) == [f"{digest}.aki"]
+    assert not (tmp_path / "disk").exists()
 
 
 def die_while_fetching(folder, image):
