@@ -17,12 +17,12 @@ from compute import create, orders
 from compute.context import RequestContext
 from compute.create import BootRequest, Creator, Limits
 from compute.db_errors import translated
+from compute.describing import Describing
 from compute.errors import (
     AbortedError,
     ComputeError,
     ConflictError,
     InstanceBusyError,
-    InstanceLockedError,
     InvalidInputError,
     InvalidStateError,
     NotFoundError,
@@ -43,8 +43,8 @@ from db.session import Database, Tx
 POLL_S = 0.05
 
 
-class API(Moving, Storing):
-    """Every action on instances. Resizing and migration are in Moving, volumes and images in Storing."""
+class API(Moving, Storing, Describing):
+    """Every action on instances: the life cycle here, moves in Moving, disks in Storing, lock and metadata in Describing."""
 
     def __init__(
         self,
@@ -183,23 +183,7 @@ class API(Moving, Storing):
         """Hand the guest its network facts."""
         return self.orders.place(context, key, Task.INJECTING_NETWORK_INFO)
 
-    # -- locks, answers, waiting --------------------------------------------------------------------------------------
-
-    def lock(self, context: RequestContext, key: str | int) -> Accepted:
-        """Refuse everybody but administrators from now on."""
-        return self._set_locked(context, key, locked=True)
-
-    def unlock(self, context: RequestContext, key: str | int) -> Accepted:
-        """Let its project act on it again."""
-        return self._set_locked(context, key, locked=False)
-
-    def _set_locked(self, context: RequestContext, key: str | int, *, locked: bool) -> Accepted:
-        row = self.reads.resolve(context, key)
-        if row.locked and not context.is_admin:
-            raise InstanceLockedError(f"instance {row.id} is locked: only an administrator may unlock it")
-        with translated():
-            self.db.run(instances.update, row.id, locked=locked)
-        return Accepted(instance_id=row.id, action_id=None)
+    # -- answers and waiting ------------------------------------------------------------------------------------------
 
     def get_console_output(self, context: RequestContext, key: str | int) -> str:
         """The end of the console log."""

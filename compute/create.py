@@ -16,7 +16,7 @@ from compute import orders, valid
 from compute.context import RequestContext
 from compute.errors import ImageNotFoundError, InvalidInputError, InvalidStateError, QuotaError
 from compute.orders import Bell
-from compute.policy import may_see
+from compute.policy import may_see, require_admin
 from compute.scheduler import Scheduler, group_facts
 from compute.scheduling.request import Request, split_zone
 from compute.sealing import Sealer
@@ -88,6 +88,8 @@ class Creator:
         """
         self._check(request)
         zone, force_host = split_zone(request.availability_zone, is_admin=context.is_admin)
+        if request.host is not None:
+            require_admin(context, "choosing a host")
         draft = _Draft(request, zone, request.host or force_host, self._sealed_files(request))
         try:
             return self._db.run(self._write, context, draft)

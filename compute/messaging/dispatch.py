@@ -13,11 +13,15 @@ import typing
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
-from oslo_messaging import Target
-from oslo_messaging.rpc import dispatcher as oslo_dispatcher
+from compute import concurrency
 
-from compute.errors import ClaimLostError, InvalidInputError
-from compute.messaging.serializer import ContextSerializer
+concurrency.choose(concurrency.THREADING)  # as transport does: whichever of the two is imported first
+
+from oslo_messaging import Target  # noqa: E402
+from oslo_messaging.rpc import dispatcher as oslo_dispatcher  # noqa: E402
+
+from compute.errors import ClaimLostError, InvalidInputError  # noqa: E402
+from compute.messaging.serializer import ContextSerializer  # noqa: E402
 
 LOG = logging.getLogger(__name__)
 MAX_ARGUMENTS_BYTES = 1024 * 1024
@@ -45,8 +49,10 @@ class Endpoint:
     def __init__(self, manager: object, version: str) -> None:
         self.target = Target(version=version)
         self.hints: dict[str, dict[str, Any]] = {}
+        self.signatures: dict[str, inspect.Signature] = {}
         for name, verb in verbs_of(manager).items():
             self.hints[name] = typing.get_type_hints(verb)
+            self.signatures[name] = inspect.signature(verb)
             setattr(self, name, verb)
 
 
@@ -92,7 +98,7 @@ def checked(method: str, endpoint: Endpoint, args: Any) -> dict[str, Any]:
     if _weight(args) > MAX_ARGUMENTS_BYTES:
         raise InvalidInputError(f"{method}: arguments of more than {MAX_ARGUMENTS_BYTES} bytes")
     try:
-        inspect.signature(getattr(endpoint, method)).bind(None, **args)
+        endpoint.signatures[method].bind(None, **args)
     except TypeError as exc:
         raise InvalidInputError(f"{method}: {exc}") from exc
     for name, value in args.items():

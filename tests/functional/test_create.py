@@ -128,6 +128,26 @@ def test_metadata_is_kept(one_host: Deployment) -> None:
     assert one_host.db.query(instance_metadata.get, instance_id) == {"a": "1", "b": "2"}
 
 
+@pytest.mark.parametrize("changes", [{"host": "h1"}, {"availability_zone": "nova:h1"}])
+def test_only_an_administrator_chooses_the_host(one_host: Deployment, changes: dict[str, Any]) -> None:
+    with pytest.raises(errors.NotAuthorizedError):
+        one_host.api.create(MEMBER, **request(**changes))
+    assert one_host.instance(one_host.boot(**changes)).host == "h1"
+
+
+def test_metadata_can_be_changed_within_its_quota(deploy: Callable[..., Deployment]) -> None:
+    cloud = deploy("h1", quota_metadata_items=2)
+    instance_id = cloud.boot(metadata={"a": "1"})
+    assert cloud.api.update_or_create_instance_metadata(ADMIN, instance_id, {"a": "2", "b": "3"}) == {
+        "a": "2",
+        "b": "3",
+    }
+    with pytest.raises(errors.QuotaError):
+        cloud.api.update_or_create_instance_metadata(ADMIN, instance_id, {"c": "4"})
+    cloud.api.delete_instance_metadata(ADMIN, instance_id, "a")
+    assert cloud.api.get_instance_metadata(ADMIN, instance_id) == {"b": "3"}
+
+
 def errors_of_virt(text: str) -> Exception:
     from virt.errors import HypervisorError
 

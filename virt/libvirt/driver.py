@@ -20,7 +20,7 @@ from virt.images import ImageCache
 from virt.libvirt import conf as libvirt_conf
 from virt.libvirt import console, power
 from virt.libvirt.build import CACHE, Builder
-from virt.libvirt.calls import Calls
+from virt.libvirt.calls import Calls, Threads
 from virt.libvirt.domain import Platform, domain_for
 from virt.libvirt.domains import Domains
 from virt.libvirt.doors import Doors
@@ -67,8 +67,8 @@ class LibvirtDriver(ComputeDriver, Pausable, Suspendable, HasConsole, ReportsSta
         self._facts: HostFacts | None = None
 
     @classmethod
-    def from_conf(cls, conf: ConfigOpts) -> Self:
-        """Read the options of virt/conf.py and virt/libvirt/conf.py."""
+    def from_conf(cls, conf: ConfigOpts, threads: Threads | None = None) -> Self:
+        """Read the options of virt/conf.py and virt/libvirt/conf.py; `threads` when those here are green."""
         conf.register_opts(virt_conf.OPTS)
         conf.register_opts(libvirt_conf.OPTS)
         instances_path = _absolute(conf, "instances_path")
@@ -79,7 +79,7 @@ class LibvirtDriver(ComputeDriver, Pausable, Suspendable, HasConsole, ReportsSta
             max_plain_bytes=conf.max_kernel_mb * 1024**2,
             timeout_s=conf.image_fetch_timeout,
         )
-        host = _host(conf)
+        host = _host(conf, threads)
         return cls(
             host,
             _platform(conf),
@@ -218,10 +218,10 @@ class LibvirtDriver(ComputeDriver, Pausable, Suspendable, HasConsole, ReportsSta
         return domain_for(spec, layout, self._platform).xml()
 
 
-def _host(conf: ConfigOpts) -> Host:
+def _host(conf: ConfigOpts, threads: Threads | None) -> Host:
     return Host(
         conf.libvirt_uri or "qemu:///system",
-        calls=Calls(workers=conf.libvirt_max_calls, max_stuck=conf.libvirt_max_stuck_calls),
+        calls=Calls(workers=conf.libvirt_max_calls, max_stuck=conf.libvirt_max_stuck_calls, threads=threads),
         call_timeout_s=conf.libvirt_call_timeout,
         open_timeout_s=conf.libvirt_connect_timeout,
     )
