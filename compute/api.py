@@ -44,7 +44,7 @@ POLL_S = 0.05
 
 
 class API(Moving, Storing, Describing):
-    """Every action on instances: the life cycle here, moves in Moving, disks in Storing, lock and metadata in Describing."""
+    """Every action on instances: life cycle here, moves in Moving, disks in Storing, lock and metadata in Describing."""
 
     def __init__(
         self,

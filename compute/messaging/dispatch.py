@@ -1,31 +1,33 @@
 """Which verbs the bus may call, with which arguments, and how errors go back.
 
-A verb is a method marked `@exposed` in the manager's own class: nothing underscored, nothing inherited. Arguments are
-held against the method's annotations before it is entered, so that bad input is an answer and not an accident.
+A verb is a method marked `@exposed` in the manager's own class: nothing underscored, nothing inherited. A message is
+held against the contract before anything of it is used, so that bad input is an answer and not an accident.
 """
 
 from __future__ import annotations
 
 import inspect
 import logging
+import re
 import types
 import typing
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
-from compute import concurrency
+from oslo_messaging import Target
+from oslo_messaging.rpc import dispatcher as oslo_dispatcher
 
-concurrency.choose(concurrency.THREADING)  # as transport does: whichever of the two is imported first
-
-from oslo_messaging import Target  # noqa: E402
-from oslo_messaging.rpc import dispatcher as oslo_dispatcher  # noqa: E402
-
-from compute.errors import ClaimLostError, InvalidInputError  # noqa: E402
-from compute.messaging.serializer import ContextSerializer  # noqa: E402
+from compute.errors import ClaimLostError, InvalidInputError
+from compute.messaging.serializer import ContextSerializer
 
 LOG = logging.getLogger(__name__)
 MAX_ARGUMENTS_BYTES = 1024 * 1024
+MAX_DEPTH = 20
+MAX_ID = 2**31 - 1
+MAX_LOGGED = 500
 Verb = TypeVar("Verb", bound=Callable[..., Any])
+_VERSION = re.compile(r"(\d{1,6})\.(\d{1,6})(\.\d{1,6})?")
+_ANSWERS = (oslo_dispatcher.NoSuchMethod, oslo_dispatcher.UnsupportedVersion)
 
 
 def exposed(verb: Verb) -> Verb:
@@ -55,6 +57,13 @@ class Endpoint:
             self.signatures[name] = inspect.signature(verb)
             setattr(self, name, verb)
 
+    def serves(self, version: str) -> bool:
+        """True for this major version up to this minor one."""
+        theirs, ours = _VERSION.fullmatch(version), _VERSION.fullmatch(str(self.target.version))
+        if theirs is None or ours is None:
+            return False
+        return theirs[1] == ours[1] and int(theirs[2]) <= int(ours[2])
+
 
 class _VerbsOnly(oslo_dispatcher.RPCAccessPolicyBase):  # type: ignore[misc]
     def is_allowed(self, endpoint: Endpoint, method: str) -> bool:
@@ -62,14 +71,17 @@ class _VerbsOnly(oslo_dispatcher.RPCAccessPolicyBase):  # type: ignore[misc]
 
 
 class Dispatcher(oslo_dispatcher.RPCDispatcher):  # type: ignore[misc]
-    """Checks arguments, calls the verb, and keeps expected errors out of the log's tracebacks."""
+    """Checks message and arguments, calls the verb, and keeps expected errors out of the log's tracebacks."""
 
     def __init__(self, manager: object, version: str) -> None:
-        super().__init__([Endpoint(manager, version)], ContextSerializer(), _VerbsOnly)
+        self._endpoint = Endpoint(manager, version)
+        super().__init__([self._endpoint], ContextSerializer(), _VerbsOnly)
 
     def dispatch(self, incoming: Any) -> Any:
         """Answer one message; every expected error goes back to a caller by class."""
         try:
+            # Before oslo.messaging looks: a message it refuses by itself leaves its sign-of-life thread running for ever.
+            addressed(incoming.message, self._endpoint)
             return super().dispatch(incoming)
         except ClaimLostError as exc:
             LOG.debug("%s", exc)
@@ -77,34 +89,51 @@ class Dispatcher(oslo_dispatcher.RPCDispatcher):  # type: ignore[misc]
         except Exception as exc:
             if not _is_expected(exc):
                 raise
-            LOG.info("%s refused: %s", str(incoming.message.get("method"))[:80], exc)
+            LOG.info("%s refused: %s", one_line(incoming.message.get("method"), 80), one_line(exc))
             raise oslo_dispatcher.ExpectedException from exc
 
-    def _do_dispatch(self, endpoint: Endpoint, method: str, ctxt: Mapping[str, Any], args: Any) -> Any:
+    def _do_dispatch(self, endpoint: Endpoint, method: str, ctxt: Any, args: Any) -> Any:
         context = self.serializer.deserialize_context(ctxt)
         return getattr(endpoint, method)(context, **checked(method, endpoint, args))
 
 
+def one_line(value: object, most: int = MAX_LOGGED) -> str:
+    """What a stranger sent, fit for a log: one line of printable characters, not long."""
+    text = " ".join(str(value)[: most * 4].split())
+    return "".join(char if char.isprintable() else "?" for char in text)[:most]
+
+
 def _is_expected(exc: Exception) -> bool:
-    return getattr(exc, "expected", False) or isinstance(
-        exc, oslo_dispatcher.NoSuchMethod | oslo_dispatcher.UnsupportedVersion
-    )
+    return getattr(exc, "expected", False) or isinstance(exc, _ANSWERS)
+
+
+def addressed(message: Mapping[str, Any], endpoint: Endpoint) -> None:
+    """Raise unless the message names a verb of ours in a version that we serve."""
+    method, version = message.get("method"), message.get("version", "1.0")
+    if not isinstance(method, str):
+        raise InvalidInputError(f"a message must name its method, not {type(method).__name__}")
+    name = one_line(method, 80)
+    if not isinstance(version, str) or message.get("namespace") is not None or not endpoint.serves(version):
+        raise oslo_dispatcher.UnsupportedVersion(one_line(version, 20), method=name)
+    if method not in endpoint.hints:
+        raise oslo_dispatcher.NoSuchMethod(name)
 
 
 def checked(method: str, endpoint: Endpoint, args: Any) -> dict[str, Any]:
     """The arguments, if the verb takes exactly these; InvalidInputError naming the one that is wrong."""
     if not isinstance(args, dict):
         raise InvalidInputError(f"{method}: arguments must be an object, not {type(args).__name__}")
-    if _weight(args) > MAX_ARGUMENTS_BYTES:
-        raise InvalidInputError(f"{method}: arguments of more than {MAX_ARGUMENTS_BYTES} bytes")
+    _measure(method, args)
     try:
         endpoint.signatures[method].bind(None, **args)
     except TypeError as exc:
-        raise InvalidInputError(f"{method}: {exc}") from exc
+        raise InvalidInputError(f"{method}: {one_line(exc)}") from exc
     for name, value in args.items():
         hint = endpoint.hints[method].get(name, Any)
         if not fits(value, hint):
             raise InvalidInputError(f"{method}: {name} must be {_word(hint)}, not {value!r:.60}")
+        if name.endswith("_id") and isinstance(value, int) and not 0 < value <= MAX_ID:
+            raise InvalidInputError(f"{method}: {name} must be from 1 to {MAX_ID}, not {value!r:.40}")
     return args
 
 
@@ -128,11 +157,32 @@ def _word(hint: Any) -> str:
     return getattr(hint, "__name__", None) or str(hint).replace("typing.", "")
 
 
-def _weight(value: Any) -> int:
-    if isinstance(value, str):
-        return len(value)
+def _measure(method: str, args: dict[str, Any]) -> None:
+    """Refuse arguments that are too large or too deep, and text that no database column takes."""
+    size, level, depth = 0, [args], 0  # level by level, because what is nested without end must not recurse
+    while level:
+        depth += 1
+        if depth > MAX_DEPTH:
+            raise InvalidInputError(f"{method}: arguments nested more than {MAX_DEPTH} deep")
+        deeper: list[Any] = []
+        for value in level:
+            size += len(value) if isinstance(value, str) else 8
+            if size > MAX_ARGUMENTS_BYTES:
+                raise InvalidInputError(f"{method}: arguments of more than {MAX_ARGUMENTS_BYTES} bytes")
+            deeper += _parts(method, value)
+        level = deeper
+
+
+def _parts(method: str, value: Any) -> list[Any]:
     if isinstance(value, dict):
-        return sum(_weight(key) + _weight(item) for key, item in value.items())
+        return [*value.keys(), *value.values()]
     if isinstance(value, list):
-        return sum(map(_weight, value)) + len(value)
-    return 8
+        return value
+    if isinstance(value, str) and not storable(value):
+        raise InvalidInputError(f"{method}: text with a NUL or half a character: {value!r:.60}")
+    return []
+
+
+def storable(text: str) -> bool:
+    """True if every database takes this text: no NUL, no lone surrogate."""
+    return text.isascii() and "\0" not in text or not re.search("[\0\ud800-\udfff]", text)
