@@ -76,8 +76,9 @@ def _bare(place: Place, times: int, commits: dict[str, int]) -> Speed:
 
 @contextmanager
 def _deployed(place: Place) -> Iterator[tuple[Deployment, int]]:
-    options = {**place.options, "fake_state_path": ""}
-    with Daemon(place.directory, HOST, **options) as daemon, Deployment(place.directory, **place.options) as deployment:
+    starting = Daemon(place.directory, HOST, **place.options)
+    del starting.options["fake_state_path"]  # guests in memory: the fake's files are no part of the work
+    with starting as daemon, Deployment(place.directory, **place.options) as deployment:
         assert daemon.process is not None
         yield deployment, daemon.process.pid
 

@@ -6,8 +6,12 @@ eventlet, and tells oslo.service, which oslo.messaging imports, which of its bac
 
 from __future__ import annotations
 
+import os
+import socket
 import sys
+import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from oslo_config.cfg import ConfigOpts
@@ -24,9 +28,7 @@ def choose(executor: str) -> None:
         return
     _chosen.append(executor)
     if executor == EVENTLET:
-        import eventlet
-
-        eventlet.monkey_patch()
+        _patch()
     else:
         # Libraries import eventlet wherever it is installed; with threads it only costs memory and start-up time.
         sys.modules.setdefault("eventlet", None)  # type: ignore[arg-type]
@@ -35,12 +37,17 @@ def choose(executor: str) -> None:
     backend.init_backend(backend.BackendType(executor))
 
 
+def _patch() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # that eventlet is deprecated was known when it was chosen
+        import eventlet
+    eventlet.monkey_patch()
+
+
 def check(conf: ConfigOpts) -> None:
     """Refuse what eventlet cannot do: SQLite deadlocks with itself, and libpq in C stops every green thread."""
     if conf.executor != EVENTLET:
         return
-    import os
-
     for option in ("sql_connection", "transport_url"):
         if getattr(conf, option).startswith("sqlite"):
             raise ConfigError(f"executor = eventlet: {option} must not be SQLite, which deadlocks under it")
@@ -48,10 +55,70 @@ def check(conf: ConfigOpts) -> None:
         raise ConfigError("executor = eventlet: psycopg's C code blocks it; set PSYCOPG_IMPL=python in the environment")
 
 
-def native(call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """Run a blocking C call so that it blocks nobody else: as it is with threads, in a native thread under eventlet."""
-    if _chosen != [EVENTLET]:
-        return call(*args, **kwargs)
-    from eventlet import tpool
+def is_green() -> bool:
+    """True in a process that chose eventlet."""
+    return _chosen == [EVENTLET]
 
-    return tpool.execute(call, *args, **kwargs)
+
+class StopSignal:
+    """Set once, from any thread or signal handler, and waited for by the main thread.
+
+    A socket pair instead of threading.Event, whose lock a signal handler may find held by the very thread it
+    interrupted; and under eventlet a byte wakes a hub that sleeps, which a green event does not.
+    """
+
+    def __init__(self) -> None:
+        self._reader, self._writer = socket.socketpair()
+        self._writer.setblocking(False)
+
+    def set(self) -> None:
+        """Ask for the end; again is harmless."""
+        with suppress(BlockingIOError):  # the pair is full of such requests
+            self._writer.send(b"x")
+
+    def wait(self) -> None:
+        """Block until somebody asked; later calls return at once."""
+        self._reader.recv(1, socket.MSG_PEEK)
+
+
+class GreenThreads:
+    """Native threads for the blocking calls of a process that is otherwise green (the Threads of virt.libvirt.calls)."""
+
+    def start(self, work: Callable[[], None], name: str) -> None:
+        """Run `work` in a native thread that does not keep the process alive."""
+        from eventlet import patcher
+
+        patcher.original("threading").Thread(target=work, name=name, daemon=True).start()
+
+    def event(self) -> NativeEvent:
+        """An event that such a thread sets and a green one waits for."""
+        return NativeEvent()
+
+
+class NativeEvent:
+    """Set in a native thread by a byte through the kernel, because a green event does not hear native threads."""
+
+    def __init__(self) -> None:
+        from eventlet import patcher
+
+        self._reader, theirs = socket.socketpair()
+        self._writer = patcher.original("socket").socket(fileno=theirs.detach())
+        self._writer.setblocking(False)
+
+    def set(self) -> None:
+        """Wake the waiter."""
+        with suppress(BlockingIOError, OSError):  # full: it was set before; closed: the waiter has gone
+            self._writer.send(b"x")
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until set; False at the timeout."""
+        self._reader.settimeout(timeout)
+        try:
+            return bool(self._reader.recv(1, socket.MSG_PEEK))
+        except TimeoutError:
+            return False
+
+
+def driver_threads() -> GreenThreads | None:
+    """What a driver runs blocking C calls on; None: plain threads do."""
+    return GreenThreads() if is_green() else None

@@ -13,9 +13,10 @@ from compute.cli.session import Session
 from compute.cli.views import Record, Table, View
 
 COLUMNS = (
-    *("id", "display_name", "host", "instance_type", "vm_state", "task_state", "power_state", "addresses"),
-    *("image_id", "project_id", "launched_at"),
+    *("id", "display_name", "host", "vm_state", "task_state", "power_state"),
+    *("instance_type", "addresses", "project_id"),
 )
+_WHOLE = frozenset({"id", "addresses"})
 _DELETED = arg("--deleted", action="store_true", help="deleted ones too")
 
 
@@ -29,7 +30,8 @@ def list_instances(session: Session, args: argparse.Namespace) -> View:
         fixed_ip=args.fixed_ip,
     )
     rows = session.reads.summary(found)
-    return Table(rows=rows, columns=COLUMNS, shown=[{**row, "addresses": _addresses(row)} for row in rows])
+    shown = [{**row, "addresses": _addresses(row)} for row in rows]
+    return Table(rows=rows, columns=COLUMNS, shown=shown, whole=_WHOLE)
 
 
 def _addresses(row: Mapping[str, Any]) -> list[str]:

@@ -80,7 +80,7 @@ class Dispatcher(oslo_dispatcher.RPCDispatcher):  # type: ignore[misc]
     def dispatch(self, incoming: Any) -> Any:
         """Answer one message; every expected error goes back to a caller by class."""
         try:
-            # Before oslo.messaging looks: a message it refuses by itself leaves its sign-of-life thread running for ever.
+            # Before oslo.messaging looks: one that it refuses by itself leaves a sign-of-life thread behind for ever.
             addressed(incoming.message, self._endpoint)
             return super().dispatch(incoming)
         except ClaimLostError as exc:
@@ -185,4 +185,4 @@ def _parts(method: str, value: Any) -> list[Any]:
 
 def storable(text: str) -> bool:
     """True if every database takes this text: no NUL, no lone surrogate."""
-    return text.isascii() and "\0" not in text or not re.search("[\0\ud800-\udfff]", text)
+    return (text.isascii() and "\0" not in text) or not re.search("[\0\ud800-\udfff]", text)
