@@ -12,7 +12,6 @@ import sys
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
 
 from oslo_config.cfg import ConfigOpts
 
@@ -73,16 +72,21 @@ class StopSignal:
 
     def set(self) -> None:
         """Ask for the end; again is harmless."""
-        with suppress(BlockingIOError):  # the pair is full of such requests
+        with suppress(OSError):  # full of such requests, or closed
             self._writer.send(b"x")
 
     def wait(self) -> None:
         """Block until somebody asked; later calls return at once."""
         self._reader.recv(1, socket.MSG_PEEK)
 
+    def close(self) -> None:
+        """Nobody waits any more."""
+        self._reader.close()
+        self._writer.close()
+
 
 class GreenThreads:
-    """Native threads for the blocking calls of a process that is otherwise green (the Threads of virt.libvirt.calls)."""
+    """Native threads for a green process's blocking calls: the Threads of virt.libvirt.calls."""
 
     def start(self, work: Callable[[], None], name: str) -> None:
         """Run `work` in a native thread that does not keep the process alive."""
@@ -96,27 +100,30 @@ class GreenThreads:
 
 
 class NativeEvent:
-    """Set in a native thread by a byte through the kernel, because a green event does not hear native threads."""
+    """Set once in a native thread by a byte through the kernel, because a green event does not hear native threads.
+
+    Waited for once.
+    """
 
     def __init__(self) -> None:
         from eventlet import patcher
 
         self._reader, theirs = socket.socketpair()
         self._writer = patcher.original("socket").socket(fileno=theirs.detach())
-        self._writer.setblocking(False)
 
     def set(self) -> None:
         """Wake the waiter."""
-        with suppress(BlockingIOError, OSError):  # full: it was set before; closed: the waiter has gone
+        with suppress(OSError), self._writer:  # the waiter has gone
             self._writer.send(b"x")
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until set; False at the timeout."""
-        self._reader.settimeout(timeout)
-        try:
-            return bool(self._reader.recv(1, socket.MSG_PEEK))
-        except TimeoutError:
-            return False
+        with self._reader:
+            self._reader.settimeout(timeout)
+            try:
+                return bool(self._reader.recv(1))
+            except TimeoutError:
+                return False
 
 
 def driver_threads() -> GreenThreads | None:

@@ -7,22 +7,15 @@ written before the host is this daemon's, and no message is taken before recover
 from __future__ import annotations
 
 import logging
-import os
-import signal
 import sys
-import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from oslo_config.cfg import ConfigOpts
 
-from compute import concurrency, logs
-from compute import conf as conf_module
+from compute import concurrency, process
 from compute.context import RequestContext
-from compute.errors import ComputeError
-from db.errors import DatabaseError
-from virt.errors import VirtError
 
 LOG = logging.getLogger("compute.service")
 
@@ -34,7 +27,8 @@ class Service:
         """driver: used instead of the one that compute_driver names (simulations of many hosts in one process)."""
         self._conf = conf
         self._given_driver = driver
-        self._stopped = threading.Event()
+        self._stop_asked = concurrency.StopSignal()
+        self.exit_status = 0
         self._undo: list[Callable[[], object]] = []
         self.host: Any = None
         self.sync: Any = None
@@ -73,7 +67,7 @@ class Service:
             report_interval_s=conf.report_interval,
             down_time_s=conf.service_down_time,
         )
-        driver = self._given_driver or get_connection(conf)
+        driver = self._given_driver or get_connection(conf, concurrency.driver_threads())
         self._undo.append(driver.close)
         driver.init_host(conf.host)
         bus = Bus(conf)
@@ -176,16 +170,18 @@ class Service:
 
     def shut_down(self) -> None:
         """Ask for a stop from any thread or signal handler; `wait` returns."""
-        self._stopped.set()
+        self._stop_asked.set()
 
     def wait(self) -> None:
         """Block until `shut_down`."""
-        while not self._stopped.wait(3600):
-            pass
+        self._stop_asked.wait()
+
+    def __str__(self) -> str:
+        return f"host={self._conf.host} driver={self._conf.compute_driver}"
 
     def stop(self) -> None:
         """End in order: timers, lanes, RPC server, running operations, registration, connections."""
-        self._stopped.set()
+        self._stop_asked.set()
         self._close()
 
     def _close(self) -> None:
@@ -195,6 +191,7 @@ class Service:
                 step()
             except Exception:  # a stop goes on whatever one of its steps says
                 LOG.exception("while stopping")
+        self._stop_asked.close()
 
 
 def _context_of(action: Any) -> RequestContext:
@@ -238,26 +235,7 @@ def build_api(conf: ConfigOpts) -> Any:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the daemon until SIGTERM or SIGINT; 1 and one line on standard error when it cannot start."""
-    begun = time.monotonic()
-    service = None
-    try:
-        conf = conf_module.load(args=list(sys.argv[1:] if argv is None else argv), prog="nova-compute")
-        concurrency.choose(conf.executor)
-        logs.set_up(conf)
-        service = Service(conf)
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: service.shut_down() if service else None)
-        service.start()
-    except (ComputeError, DatabaseError, VirtError) as exc:
-        sys.stderr.write(f"nova-compute: cannot start: {exc}\n")
-        return 1
-    took_ms = (time.monotonic() - begun) * 1000
-    LOG.info("nova-compute ready host=%s driver=%s in %.0f ms", conf.host, conf.compute_driver, took_ms)
-    service.wait()
-    LOG.info("nova-compute stops")
-    service.stop()
-    logging.shutdown()
-    os._exit(0)  # a thread that hangs in a hypervisor call must not keep the process
+    return process.run("nova-compute", argv, Service)
 
 
 if __name__ == "__main__":

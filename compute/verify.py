@@ -6,9 +6,10 @@ host's daemon only; its findings have the same form and are handed to `run` as `
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 from compute.db_errors import translated
 from db import audit, services
@@ -44,6 +45,24 @@ def run(db: Database, *, service_down_time_s: float, reports: Iterable[Finding] 
             found += db.query(lambda tx, check=check: list(check(tx)))
         found += db.query(_silent_services, service_down_time_s)
     return sorted(found, key=lambda finding: (finding.severity is not Severity.ERROR, finding.check))
+
+
+_ORPHANS = {
+    "deleted": (Severity.ERROR, "runs although its instance is deleted"),
+    "elsewhere": (Severity.ERROR, "is here although its instance is on another host"),
+}
+
+
+def orphan(host: str, guest: Mapping[str, Any]) -> Finding:
+    """A guest (name, uuid, kind) that a host's daemon found and no record explains."""
+    severity, message = _ORPHANS.get(str(guest["kind"]), (Severity.WARNING, f"no record explains it ({guest['kind']})"))
+    return Finding(severity=severity, check="guests", subject=f"guest {guest['name']}", message=message, host=host)
+
+
+def not_asked(host: str, reason: object) -> Finding:
+    """A host whose daemon could not be asked what it sees."""
+    message = f"its daemon could not be asked: {reason}"
+    return Finding(severity=Severity.WARNING, check="guests", subject=f"host {host}", message=message, host=host)
 
 
 def has_errors(findings: Sequence[Finding]) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 from typing import Any
 
 from oslo_config.cfg import ConfigOpts
@@ -17,14 +18,17 @@ ALIASES = {
 }
 
 
-def get_connection(conf: ConfigOpts) -> ComputeDriver:
+def get_connection(conf: ConfigOpts, threads: object | None = None) -> ComputeDriver:
     """The driver that `compute_driver` names: an alias, a dotted class, or a dotted factory taking the configuration.
 
+    threads: what blocking calls are to run on, for drivers that make any (virt.libvirt.calls.Threads).
     Raises DriverConfigError naming the flag when there is no such thing or it makes something else.
     """
     name: str = conf.compute_driver
     target = _load(name, ALIASES.get(name, name))
-    driver = target.from_conf(conf) if hasattr(target, "from_conf") else target(conf)
+    make = getattr(target, "from_conf", target)
+    takes_threads = threads is not None and "threads" in inspect.signature(make).parameters
+    driver = make(conf, threads=threads) if takes_threads else make(conf)
     if not isinstance(driver, ComputeDriver):
         raise DriverConfigError(f"compute_driver = {name}: it makes a {type(driver).__name__}, not a ComputeDriver")
     return driver

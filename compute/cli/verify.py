@@ -5,22 +5,38 @@ from __future__ import annotations
 import argparse
 from dataclasses import asdict
 
-from compute import verify
+from compute import hosts, verify
 from compute.cli import faults
 from compute.cli.command import Noun, Verb, arg
 from compute.cli.session import Session
 from compute.cli.views import Table, View
+from compute.errors import ComputeError
 
 COLUMNS = ("severity", "check", "subject", "host", "message")
 
 
 def run(session: Session, args: argparse.Namespace) -> View:
     """Every finding, the worst first; exit 1 when one is an error."""
-    found = verify.run(session.db, service_down_time_s=session.conf.service_down_time)
+    reports = _reports(session) if args.hosts else []
+    found = verify.run(session.db, service_down_time_s=session.conf.service_down_time, reports=reports)
     if args.errors:
         found = [finding for finding in found if finding.severity is verify.Severity.ERROR]
     code = faults.FAILED if verify.has_errors(found) else 0
     return Table(rows=[asdict(finding) for finding in found], columns=COLUMNS, exit_code=code)
+
+
+def _reports(session: Session) -> list[verify.Finding]:
+    """What the daemons of all live hosts see."""
+    found = []
+    for one in hosts.service_list(session.db, binary="nova-compute"):
+        if not hosts.is_alive(one, session.conf.service_down_time):
+            continue
+        host = one.service.host
+        try:
+            found += [verify.orphan(host, guest) for guest in session.api.audit_host(session.context, host)]
+        except ComputeError as exc:
+            found.append(verify.not_asked(host, exc))
+    return found
 
 
 NOUN = Noun(
@@ -31,7 +47,12 @@ NOUN = Noun(
             run=run,
             help="audit the records: orders, tasks, addresses, claims, volumes; exit 1 when something is wrong",
             example="nova-manage verify --json",
-            arguments=(arg("--errors", action="store_true", help="errors only, no warnings"),),
+            arguments=(
+                arg(
+                    "--hosts", action="store_true", help="ask every live host's daemon for guests without a record, too"
+                ),
+                arg("--errors", action="store_true", help="errors only, no warnings"),
+            ),
         ),
     ),
 )

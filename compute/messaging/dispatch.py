@@ -159,7 +159,8 @@ def _word(hint: Any) -> str:
 
 def _measure(method: str, args: dict[str, Any]) -> None:
     """Refuse arguments that are too large or too deep, and text that no database column takes."""
-    size, level, depth = 0, [args], 0  # level by level, because what is nested without end must not recurse
+    size, depth = 0, 0
+    level: list[Any] = [args]  # level by level, because what is nested without end must not recurse
     while level:
         depth += 1
         if depth > MAX_DEPTH:

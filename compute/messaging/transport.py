@@ -7,7 +7,6 @@ only a doorbell: what it is about is in the journal before it is sent.
 from __future__ import annotations
 
 import logging
-import socket
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -45,6 +44,12 @@ class Server(RPCServer):  # type: ignore[misc]
     def __init__(self, transport: Any, target: Any, dispatcher: Any) -> None:
         super().__init__(transport, target, dispatcher)
         self._executor_cls = ThreadPoolExecutor
+
+    def _create_listener(self) -> Any:
+        try:
+            return super()._create_listener()
+        except oslo_messaging.MessagingException as exc:
+            raise UnreachableError(f"cannot consume: {' '.join(str(exc).split())}") from exc
 
     def _process_incoming(self, incoming: Any) -> None:
         """Answer one message; what is not even an object is dropped with a line, not with an accident in the pool."""
@@ -93,7 +98,7 @@ class Bus:
 
 
 def _messaging_conf(conf: cfg.ConfigOpts) -> cfg.ConfigOpts:
-    """oslo.messaging's own options, set from ours, on the global configuration: it insists, and nothing else uses it."""
+    """oslo.messaging's own options, set from ours, on the global configuration: it insists on that one."""
     own = cfg.CONF
     for group, opts in list_opts():
         own.register_opts(opts, group=group)
@@ -115,16 +120,36 @@ def _messaging_conf(conf: cfg.ConfigOpts) -> cfg.ConfigOpts:
 
 
 def check_reachable(url: str, timeout_s: float) -> None:
-    """Connect to one of the brokers of a rabbit:// URL and hang up; UnreachableError naming them when none answers."""
+    """Log in to one of the brokers of a rabbit:// URL and hang up; UnreachableError saying why none of them lets us."""
     parsed = oslo_messaging.TransportURL.parse(cfg.ConfigOpts(), url)
     if parsed.transport == "sqlite":
         return
     failures = []
     for host in parsed.hosts:
-        try:
-            socket.create_connection((host.hostname, host.port or 5672), timeout=timeout_s).close()
-        except OSError as exc:
-            failures.append(f"{host.hostname}:{host.port or 5672}: {exc}")
-        else:
+        failure = _refusal(host, parsed.virtual_host, timeout_s)
+        if failure is None:
             return
+        failures.append(f"{host.hostname}:{host.port or 5672}: {failure}")
     raise UnreachableError(f"broker unreachable: {'; '.join(failures) or 'no host in transport_url'}")
+
+
+def _refusal(host: Any, virtual_host: str | None, timeout_s: float) -> str | None:
+    """Why a broker does not take us, wrong password and missing virtual host included; None when it does."""
+    from kombu.connection import Connection
+
+    connection: Any = Connection(  # type: ignore[no-untyped-call]
+        transport="pyamqp",
+        hostname=host.hostname,
+        port=host.port or 5672,
+        userid=host.username or "guest",
+        password=host.password or "guest",
+        virtual_host=virtual_host or "/",
+        connect_timeout=timeout_s,
+    )
+    try:
+        connection.connect()
+    except (OSError, *connection.connection_errors) as exc:
+        return " ".join(str(exc).split())
+    finally:
+        connection.release()
+    return None

@@ -181,14 +181,19 @@ class Daemon:
     def start(self, timeout_s: float = 60.0) -> Daemon:
         """Start it and return when it consumes."""
         (self.directory / "fake").mkdir(exist_ok=True)
-        config = self.directory / f"{self.host}.conf"
-        config.write_text("[DEFAULT]\n" + "".join(f"{name} = {value}\n" for name, value in self.options.items()))
+        config = self.write_config()
         begun = self.log.stat().st_size if self.log.exists() else 0
         with self.log.open("ab") as log:
             command = [sys.executable, "-m", "compute.service", "--config-file", str(config)]
             self.process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log, env={**os.environ})
         eventually(lambda: self._ready(begun), timeout_s, f"{self.host} ready")
         return self
+
+    def write_config(self) -> Path:
+        """Write its configuration file, which other programs may use as well."""
+        config = self.directory / f"{self.host}.conf"
+        config.write_text("[DEFAULT]\n" + "".join(f"{name} = {value}\n" for name, value in self.options.items()))
+        return config
 
     def _ready(self, begun: int) -> bool:
         assert self.process is not None

@@ -1,5 +1,6 @@
 import pytest
 
+from compute.errors import UnreachableError
 from db import networks, services, volumes
 from tests.fakes.databases import an_instance
 
@@ -151,6 +152,21 @@ def test_verify_finds_a_lost_task_and_exits_1(manage, db, a_host):
     said = manage("verify", "--json")
     assert said.code == 1
     assert [row["check"] for row in said.document] == ["tasks", "claims"]
+
+
+def test_verify_asks_live_hosts_for_guests_without_a_record(manage, api, a_host):
+    api.answers["audit_host"] = [{"name": "instance-00000009", "uuid": None, "kind": "deleted"}]
+    said = manage("verify", "--hosts", "--json")
+    assert said.code == 1
+    assert [(row["check"], row["subject"], row["host"]) for row in said.document] == [
+        ("guests", "guest instance-00000009", "host1")
+    ]
+
+
+def test_verify_says_which_host_could_not_be_asked(manage, api, a_host):
+    api.refusal = UnreachableError("no answer")
+    [row] = manage("verify", "--hosts", "--json").document
+    assert (row["severity"], row["host"]) == ("warning", "host1")
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh"])

@@ -1,0 +1,94 @@
+"""The tables in docs/ that follow from the code. `python -m tests.unit.doc_tables` writes them where they belong."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from pathlib import Path
+
+from compute import errors
+from compute.cli import nouns
+from compute.cli.command import Argument, Noun, Verb
+from compute.cli.parser import FOLLOW
+from compute.manager import ComputeManager
+
+DOCUMENTS = sorted((Path(__file__).resolve().parents[2] / "docs").glob("*.md"))
+
+
+def rpc_rows() -> Iterator[str]:
+    """Every exposed verb: arguments with types and defaults, what a call returns, the first line of its docstring."""
+    for name, verb in vars(ComputeManager).items():
+        if getattr(verb, "exposed", False):
+            signature = inspect.signature(verb)
+            given = [_parameter(one) for one in signature.parameters.values() if one.name not in {"self", "context"}]
+            line = (verb.__doc__ or "").strip().splitlines()[0]
+            yield f"| `{name}` | {_code(', '.join(given))} | {_code(str(signature.return_annotation))} | {line} |"
+
+
+def error_rows() -> Iterator[str]:
+    """Every class in compute.errors: nova-manage's exit code for it, and what it means."""
+    for name, kind in vars(errors).items():
+        if inspect.isclass(kind) and issubclass(kind, errors.ComputeError):
+            yield f"| `{name}` | {kind.exit_code} | {(kind.__doc__ or '').strip()} |"
+
+
+def cli_rows() -> Iterator[str]:
+    """Every verb of nova-manage with its arguments and an example, a table a noun."""
+    for name, about in nouns.NOUNS.items():
+        noun = nouns.load(name)
+        yield from (f"### {name}", "", f"{about[0].upper()}{about[1:]}.", "", "| command | what it does | example |")
+        yield "|---|---|---|"
+        yield from (_cli_row(noun, verb) for verb in noun.verbs)
+        yield ""
+
+
+def _cli_row(noun: Noun, verb: Verb) -> str:
+    words = [noun.name, verb.name, *map(_argument, verb.arguments), *(map(_argument, FOLLOW) if verb.follows else ())]
+    return f"| {_code(' '.join(word for word in words if word))} | {_cell(verb.help)} | {_code(verb.example)} |"
+
+
+def _argument(item: Argument) -> str:
+    options, name = item.options, item.names[0]
+    choices = "|".join(map(str, options.get("choices", ())))
+    value = options.get("metavar") or choices or name.lstrip("-").upper()
+    if not name.startswith("-"):
+        return f"[{value}]" if options.get("nargs") == "?" else str(value)
+    word = name if options.get("action") == "store_true" else f"{name} {value}"
+    repeated = "..." if options.get("action") == "append" else ""
+    return f"{word}{repeated}" if options.get("required") else f"[{word}]{repeated}"
+
+
+def _code(text: str) -> str:
+    return f"`{_cell(text)}`" if text else ""
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+def _parameter(one: inspect.Parameter) -> str:
+    stars = "**" if one.kind is inspect.Parameter.VAR_KEYWORD else ""
+    default = "" if one.default is inspect.Parameter.empty else f" = {one.default!r}"
+    return f"{stars}{one.name}: {one.annotation}{default}"
+
+
+def tables() -> dict[str, list[str]]:
+    """Every table by the name that its place in docs/ is marked with."""
+    rpc = ["| verb | arguments | returns | what it does |", "|---|---|---|---|", *rpc_rows()]
+    faults = ["| class | exit code | meaning |", "|---|---|---|", *error_rows()]
+    return {"rpc": rpc, "errors": faults, "cli": [*cli_rows()][:-1]}
+
+
+def filled(text: str) -> str:
+    """A document with its generated tables renewed."""
+    for name, lines in tables().items():
+        start, end = f"<!-- generated: {name} -->\n", "<!-- end -->"
+        head, mark, rest = text.partition(start)
+        if mark:
+            text = head + start + "\n" + "\n".join(lines) + "\n\n" + end + rest.partition(end)[2]
+    return text
+
+
+if __name__ == "__main__":
+    for path in DOCUMENTS:
+        path.write_text(filled(path.read_text()))
