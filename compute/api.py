@@ -13,7 +13,7 @@ from typing import Any
 
 from oslo_config.cfg import ConfigOpts
 
-from compute import create, orders
+from compute import create, hosts, orders
 from compute.context import RequestContext
 from compute.create import BootRequest, Creator, Limits
 from compute.db_errors import translated
@@ -23,28 +23,30 @@ from compute.errors import (
     ComputeError,
     ConflictError,
     InstanceBusyError,
+    InstanceNotFoundError,
     InvalidInputError,
     InvalidStateError,
-    NotFoundError,
 )
 from compute.moving import Moving
 from compute.ops import lifecycle
 from compute.ops.guest import generate_password
 from compute.ordering import Accepted, Ordering
+from compute.policy import require_admin
 from compute.reads import Reads
 from compute.rpcapi import ComputeRPC
 from compute.scheduler import Scheduler
 from compute.sealing import Sealer
 from compute.states import MOVES, Task
 from compute.storing import Storing
-from db import actions, compute_nodes, instances, services
+from db import actions, instances
+from db.errors import RowNotFoundError
 from db.session import Database, Tx
 
 POLL_S = 0.05
 
 
 class API(Moving, Storing, Describing):
-    """Every action on instances: life cycle here, moves in Moving, disks in Storing, lock and metadata in Describing."""
+    """Every action on instances: life cycle here, moves in Moving, disks in Storing, lock, metadata in Describing."""
 
     def __init__(
         self,
@@ -108,19 +110,22 @@ class API(Moving, Storing, Describing):
     def delete(self, context: RequestContext, key: str | int) -> Accepted:
         """End an instance, whatever it is doing; one that is on no host is ended at once."""
         row = self.reads.resolve(context, key)
-        if row.host is not None:
-            try:
-                return self.orders.place(context, row.id, Task.DELETING)
-            except InstanceBusyError:
-                return self._already_deleting(row.id)
         with translated():
-            self.db.run(_delete_locally, context, row.id)
-        return Accepted(instance_id=row.id, action_id=None)
+            if row.host is None and self.db.run(_delete_locally, context, row.id):
+                return Accepted(instance_id=row.id, action_id=None)
+        try:
+            return self.orders.place(context, row.id, Task.DELETING)
+        except InstanceBusyError:
+            return self._already_deleting(context, row.id)
 
-    def _already_deleting(self, instance_id: int) -> Accepted:
+    def _already_deleting(self, context: RequestContext, instance_id: int) -> Accepted:
         """A second delete is the first one, rung for again."""
-        with translated():
+        try:
             order = self.db.query(actions.latest_open, instance_id)
+        except RowNotFoundError as exc:
+            raise InstanceNotFoundError(f"instance {instance_id} has just been deleted, or failed to be") from exc
+        if order.state == actions.REQUESTED:
+            return self.orders.ring(context, orders.bell(self.sealer, order))
         return Accepted(instance_id=instance_id, action_id=order.id)
 
     def start(self, context: RequestContext, key: str | int) -> Accepted:
@@ -209,30 +214,18 @@ class API(Moving, Storing, Describing):
 
     def update_available_resource(self, context: RequestContext, host: str) -> None:
         """Have a host write what it has and uses now."""
-        self._require_host(host)
+        hosts.require(self.db, host)
         self.rpc.call(context, host, "update_available_resource")
 
     def audit_host(self, context: RequestContext, host: str) -> list[dict[str, Any]]:
         """What a host's hypervisor has that no record explains."""
-        self._require_host(host)
+        hosts.require(self.db, host)
         return list(self.rpc.call(context, host, "audit_host"))
 
     def describe_resource(self, context: RequestContext, host: str) -> dict[str, Any]:
-        """2011.2's show_host_resources: {resource: totals and used, usage: {project: ...}}."""
-        del context
-        with translated():
-            node = self.db.query(compute_nodes.find, host)
-            if node is None:
-                raise NotFoundError(f"no compute host {host}")
-            usage = self.db.query(compute_nodes.usage_by_project, host)
-        names = ("vcpus", "memory_mb", "local_gb", "vcpus_used", "memory_mb_used", "local_gb_used")
-        return {"resource": {name: getattr(node, name) for name in names}, "usage": usage}
-
-    def _require_host(self, host: str) -> None:
-        with translated():
-            known = self.db.query(services.find, host, "nova-compute")
-        if known is None:
-            raise NotFoundError(f"no compute host {host}")
+        """2011.2's show_host_resources: {resource: totals and used, usage: {project: ...}}. For administrators."""
+        require_admin(context, "describing a host")
+        return hosts.describe_resource(self.db, host)
 
     def wait(
         self,
@@ -267,10 +260,10 @@ def _outcome(document: dict[str, Any]) -> dict[str, Any]:
     raise kind(document["error"] or f"{document['action']} {document['state']}")
 
 
-def _delete_locally(tx: Tx, context: RequestContext, instance_id: int) -> None:
-    """End the record of an instance that no host has; one that got a host meanwhile is a conflict to try again."""
-    if not orders.take_for_delete(tx, context, instance_id):
-        return
+def _delete_locally(tx: Tx, context: RequestContext, instance_id: int) -> bool:
+    """End the record of an instance that no host has; False when a host, or another delete, has it meanwhile."""
+    if instances.get(tx, instance_id).host is not None or not orders.take_for_delete(tx, context, instance_id):
+        return False
     row = instances.get(tx, instance_id)
     if row.host is not None:
         raise ConflictError(f"instance {instance_id} has just been placed on {row.host}: delete it again")
@@ -278,6 +271,7 @@ def _delete_locally(tx: Tx, context: RequestContext, instance_id: int) -> None:
     actions.create(tx, order)
     lifecycle.release_everything(tx, row)
     instances.end_task(tx, instance_id, Task.DELETING, {"vm_state": MOVES[Task.DELETING].end, **lifecycle.gone()})
+    return True
 
 
 __all__ = ["API", "Accepted", "BootRequest"]

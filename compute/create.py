@@ -249,7 +249,7 @@ class _Draft:
         self, request: BootRequest, zone: str | None, force_host: str | None, sealed_files: str | None
     ) -> None:
         self.request, self.zone, self.force_host, self.sealed_files = request, zone, force_host, sealed_files
-        self.reservation_id = "r-" + "".join(secrets.choice("abcdefghijklmnopqrstuvwxyz0123456789") for _ in range(8))
+        self.reservation_id = "r-" + base64.b32encode(secrets.token_bytes(5)).decode().lower()
         self.op_id = str(uuid.uuid4())
         self._uuids: list[str] = []
 

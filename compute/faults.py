@@ -26,7 +26,8 @@ def traceback_of(exc: BaseException) -> str | None:
     return str(mask_password("".join(traceback.format_exception(exc))))[-MAX_TRACEBACK:]
 
 
-def fault(exc: BaseException, request_id: str) -> str:
-    """The JSON that the instance's `fault` column keeps."""
+def fault(exc: BaseException, request_id: str, message: str | None = None) -> str:
+    """The JSON that the instance's `fault` column keeps; `message`: where there is more to say than `exc` does."""
     when = datetime.now(UTC).replace(tzinfo=None).isoformat(timespec="seconds")
-    return json.dumps({"message": message_of(exc), "code": type(exc).__name__, "request_id": request_id, "at": when})
+    text = message_of(exc) if message is None else message
+    return json.dumps({"message": text, "code": type(exc).__name__, "request_id": request_id, "at": when})

@@ -42,6 +42,7 @@ class Host:
     service_id: int
     builds: Lane
     migrations: Lane
+    snapshots: Lane
 
     def instance(self, instance_id: int) -> Instance:
         """A live instance; InstanceNotFoundError when there is none."""

@@ -16,7 +16,7 @@ from typing import IO
 
 from compute import __version__
 from compute.errors import HostConflictError
-from db import services
+from db import instances, services
 from db.errors import DuplicateRowError
 from db.services import Service
 from db.session import Database, Tx
@@ -39,6 +39,7 @@ class Identity:
     ) -> int:
         """Register this start and return the service's id; HostConflictError, with nothing written, when it may not."""
         self._lock_directory()
+        self._refuse_a_new_name(db)
         compute_id = self._compute_id()
         row = self._check(db, compute_id)
         if row is not None and row.machine != machine_id():
@@ -82,14 +83,33 @@ class Identity:
     def _compute_id(self) -> str:
         """The identity on disk, made at the first start of a host."""
         path = self._directory / f"compute_id.{self.host}"
-        others = [other for other in self._directory.glob("compute_id.*") if other != path]
         if not path.exists():
             draft = path.with_name(f".{path.name}.{os.getpid()}")
             draft.write_text(str(uuid.uuid4()))
             draft.rename(path)
-            if others:
-                LOG.warning("state_path %s also belongs to %s", self._directory, ", ".join(o.name for o in others))
         return path.read_text().strip()
+
+    def _refuse_a_new_name(self, db: Database) -> None:
+        """A host that is new here, where another one's identity lies unused and its guests are, has been renamed."""
+        if (self._directory / f"compute_id.{self.host}").exists():
+            return
+        for identity in self._directory.glob("compute_id.*"):
+            old = identity.name.removeprefix("compute_id.")
+            guests = db.query(instances.list_all, host=old)
+            if guests and not self._is_served(old):
+                raise HostConflictError(
+                    f"state_path {self._directory} belongs to host {old}, which has {len(guests)} instances, and the "
+                    f"configuration calls this host {self.host}: set host = {old}, or move its instances away first"
+                )
+
+    def _is_served(self, host: str) -> bool:
+        """True if a daemon of that host runs on this state directory now: several hosts may share one."""
+        try:
+            with (self._directory / f"{BINARY}.{host}.lock").open("w") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        return False
 
     def _check(self, db: Database, compute_id: str) -> Service | None:
         by_name = db.query(services.find, self.host, BINARY)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from concurrent.futures import ThreadPoolExecutor
 
 LOG = logging.getLogger(__name__)
@@ -15,11 +15,11 @@ class Lane:
 
     def __init__(self, name: str, width: int) -> None:
         self._pool = ThreadPoolExecutor(width, thread_name_prefix=name)
-        self._waiting: set[int] = set()
+        self._waiting: set[Hashable] = set()
         self._lock = threading.Lock()
         self._closed = False
 
-    def submit(self, key: int, job: Callable[[], None]) -> None:
+    def submit(self, key: Hashable, job: Callable[[], None]) -> None:
         """Run `job` when it is its turn; nothing when a job of this key waits or runs, or the lane is closed."""
         with self._lock:
             if key in self._waiting or self._closed:
@@ -27,12 +27,12 @@ class Lane:
             self._waiting.add(key)
             self._pool.submit(self._run, key, job)
 
-    def _run(self, key: int, job: Callable[[], None]) -> None:
+    def _run(self, key: Hashable, job: Callable[[], None]) -> None:
         try:
             if not self._closed:
                 job()
         except Exception:  # the job records its own failure; what reaches this point is a defect worth a traceback
-            LOG.exception("order %d", key)
+            LOG.exception("order %s", key)
         finally:
             with self._lock:
                 self._waiting.discard(key)

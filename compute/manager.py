@@ -1,7 +1,8 @@
 """ComputeManager: every RPC verb, a few lines each. Claims and settling are task.py's, the doing is ops/'s.
 
 `action_id` names the work order that a message rings for; without it the message is a plain scheduler's and the order
-is written on arrival. Verbs answer after the work is done, so `call` works as well as `cast`.
+is written on arrival. Verbs answer after the work is done, so `call` works as well as `cast`; builds, snapshots and
+migrations wait their turn, and answer once their order is in the journal.
 """
 
 from __future__ import annotations
@@ -40,14 +41,15 @@ class ComputeManager:
         **kwargs: Any,
     ) -> None:
         """Build an instance. Builds wait their turn: this returns when the order is in the queue."""
-        if injected_files and action_id is None:
-            lifecycle.keep_injected_files(self._host.db, self._host.sealer, instance_id, injected_files)
+        lifecycle.check_injected_files(injected_files or [])
+        args = {"injected_files": injected_files} if injected_files else {}
+        order_id = self._tasks.order(context, instance_id, Task.SPAWNING, action_id, args)
 
         def build() -> None:
-            with self._tasks.claim(context, instance_id, Task.SPAWNING, action_id) as work:
+            with self._tasks.claim(context, instance_id, Task.SPAWNING, order_id) as work:
                 lifecycle.run(work, self._settings, self._host.scheduler)
 
-        self._host.builds.submit(instance_id, self._host.guarded(build))
+        self._host.builds.submit(order_id, self._host.guarded(build))
 
     @exposed
     def terminate_instance(self, context: RequestContext, instance_id: int, action_id: int | None = None) -> None:
@@ -119,9 +121,14 @@ class ComputeManager:
     def snapshot_instance(
         self, context: RequestContext, instance_id: int, image_id: int, action_id: int | None = None
     ) -> None:
-        """Complete the image record `image_id` with a copy of the root disk."""
-        with self._tasks.claim(context, instance_id, Task.SNAPSHOTTING, action_id, {"image_id": image_id}) as work:
-            snapshot.snapshot(work, self._settings)
+        """Complete the image record `image_id` with a copy of the root disk; snapshots wait their turn."""
+        order_id = self._tasks.order(context, instance_id, Task.SNAPSHOTTING, action_id, {"image_id": image_id})
+
+        def copy() -> None:
+            with self._tasks.claim(context, instance_id, Task.SNAPSHOTTING, order_id) as work:
+                snapshot.snapshot(work, self._settings)
+
+        self._host.snapshots.submit(order_id, self._host.guarded(copy))
 
     # -- inside the guest ---------------------------------------------------------------------------------------------
 
@@ -252,12 +259,13 @@ class ComputeManager:
         self, context: RequestContext, instance_id: int, dest: str, action_id: int | None = None
     ) -> None:
         """Move a running guest to `dest`. Migrations wait their turn: this returns when the order is in the queue."""
+        order_id = self._tasks.order(context, instance_id, Task.MIGRATING, action_id, {"dest": dest})
 
         def move() -> None:
-            with self._tasks.claim(context, instance_id, Task.MIGRATING, action_id, {"dest": dest}) as work:
+            with self._tasks.claim(context, instance_id, Task.MIGRATING, order_id) as work:
                 migrate.live_migrate(work, self._host.rpc)
 
-        self._host.migrations.submit(instance_id, self._host.guarded(move))
+        self._host.migrations.submit(order_id, self._host.guarded(move))
 
     @exposed
     def pre_live_migration(self, context: RequestContext, instance_id: int, time: Any = None) -> None:

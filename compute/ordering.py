@@ -10,17 +10,15 @@ from typing import Any
 from compute import orders
 from compute.context import RequestContext
 from compute.db_errors import translated
-from compute.orders import Bell
+from compute.errors import ComputeError
+from compute.orders import Also, Bell
 from compute.reads import Reads
 from compute.rpcapi import ComputeRPC
 from compute.sealing import Sealer
 from compute.states import Task
 from db import actions
-from db.errors import DuplicateRowError, RowNotFoundError
-from db.instances import Instance
+from db.errors import DatabaseError, DatabaseUnreachableError
 from db.session import Database, Tx
-
-Also = Callable[[Tx, Instance], Mapping[str, Any]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,18 +51,12 @@ class Ordering:
         host: str | None = None,
         also: Also | None = None,
     ) -> Accepted:
-        """Take the instance for `task` and ring its host, or `host`.
-
-        `also` writes more in the same transaction and adds to the arguments; a `host` among them goes before `host`.
-        """
+        """Take the instance for `task`, with what `also` takes, and ring its host, or `host`; see orders.accept."""
         row = self.reads.resolve(context, key)
         op_id = str(uuid.uuid4())
 
         def write(tx: Tx) -> Bell:
-            more = dict(also(tx, row)) if also is not None else {}
-            where = more.pop("host", host)
-            every = {**(args or {}), **more}
-            return orders.accept(tx, self.sealer, context, row.id, task, op_id=op_id, host=where, args=every)
+            return orders.accept(tx, self.sealer, context, row.id, task, op_id=op_id, host=host, args=args, also=also)
 
         with translated():
             return self.ring(context, self._once(write, op_id))
@@ -72,11 +64,10 @@ class Ordering:
     def _once(self, write: Callable[[Tx], Bell], op_id: str) -> Bell:
         try:
             return self.db.run(write)
-        except DuplicateRowError:
-            try:
-                order = self.db.query(actions.by_message, op_id)
-            except RowNotFoundError:
-                order = None
+        except DatabaseUnreachableError:
+            raise
+        except (ComputeError, DatabaseError):
+            order = self.db.query(actions.find_message, op_id)
             if order is None:
                 raise
             return orders.bell(self.sealer, order)  # the commit had gone through, only its answer was lost

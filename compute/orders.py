@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,9 @@ from db.instances import Instance
 from db.session import Tx
 
 SECRET_ARGS = frozenset({"new_pass", "injected_files", "file_contents"})
+PLAIN = "plain"  # argument of an order that a message without one brought
 SCHEDULING = "scheduling"  # what a plain scheduler leaves in task_state before it casts run_instance
+Also = Callable[[Tx, Instance], Mapping[str, Any]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,19 +55,21 @@ def take(tx: Tx, context: RequestContext, instance_id: int, task: Task) -> None:
         replaces=SCHEDULING if task is Task.SPAWNING else "",
     )
     if not taken:
-        _explain(tx, instance_id, task, move)
+        _explain(tx, context, instance_id, task, move)
 
 
-def _explain(tx: Tx, instance_id: int, task: Task, move: Move) -> None:
+def _explain(tx: Tx, context: RequestContext, instance_id: int, task: Task, move: Move) -> None:
     try:
         instance = instances.get(tx, instance_id)
     except RowNotFoundError as exc:
         raise InstanceNotFoundError(f"no instance {instance_id}") from exc
-    if instance.task_state is not None:
+    if instance.locked and move.lockable and not context.is_admin:
+        raise locked(instance_id)
+    if instance.task_state is not None and not (task is Task.SPAWNING and instance.task_state == SCHEDULING):
         raise InstanceBusyError(f"instance {instance_id} is busy: {instance.task_state}")
     if instance.vm_state not in move.start:
         raise wrong_state(instance, task)
-    raise locked(instance_id)
+    raise InstanceBusyError(f"instance {instance_id} is busy: another operation had it at this moment")
 
 
 def wrong_state(instance: Instance, task: Task) -> InvalidStateError:
@@ -107,26 +111,28 @@ def accept(
     op_id: str,
     host: str | None = None,
     args: Mapping[str, Any] | None = None,
+    also: Also | None = None,
 ) -> Bell:
     """Take the instance and write its order for `host` (its own when None): all or nothing.
 
-    op_id makes a repetition after a lost commit harmless: DuplicateRowError, then `accepted` finds the first one.
+    `also` writes more once the instance is taken, and adds to the arguments; a `host` among them goes before `host`.
+    op_id tells a repetition after a lost commit from a second request.
     """
     try:
         instance = instances.get(tx, instance_id)
     except RowNotFoundError as exc:
         raise InstanceNotFoundError(f"no instance {instance_id}") from exc
-    where = host or instance.host
+    if task is not Task.DELETING:
+        take(tx, context, instance_id, task)
+    every = {**(args or {}), **(also(tx, instance) if also is not None else {})}
+    where = every.pop("host", host) or instance.host
     if where is None and task is not Task.DELETING:
         raise InvalidStateError(f"instance {instance_id} is {instance.vm_state} and on no host")
-    row = journal_row(tx, context, task, instance_id, host=where, args=pack(sealer, args or {}), message_id=op_id)
+    row = journal_row(tx, context, task, instance_id, host=where, args=pack(sealer, every), message_id=op_id)
     action_id = actions.create(tx, row)
-    if task is Task.DELETING:
-        if not take_for_delete(tx, context, instance_id, keep=action_id):
-            raise InstanceBusyError(f"instance {instance_id} is busy: {Task.DELETING}")
-    else:
-        take(tx, context, instance_id, task)
-    return Bell(id=action_id, instance_id=instance_id, host=where, step=MOVES[task].verb, args=args or {})
+    if task is Task.DELETING and not take_for_delete(tx, context, instance_id, keep=action_id):
+        raise InstanceBusyError(f"instance {instance_id} is busy: {Task.DELETING}")
+    return Bell(id=action_id, instance_id=instance_id, host=where, step=MOVES[task].verb, args=every)
 
 
 def journal_row(

@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 import uuid
 from collections.abc import Callable
+from typing import Any
 
-from compute import expiry, orders
+from compute import expiry, faults, orders
 from compute.context import get_admin_context
-from compute.errors import ComputeError
+from compute.errors import AbortedError, ComputeError
 from compute.host import Host
 from compute.recovery import Recovery
-from compute.states import Task
+from compute.states import Task, Vm
 from compute.sync import PowerSync
 from compute.timers import Timer
 from db import actions, instances, services
@@ -43,6 +44,7 @@ class Periodic:
 
     def redrive(self) -> None:
         """Ring for orders that nobody rang for, settle interrupted ones, end those whose deadline passed."""
+        self._host.tasks.settling.write_kept()
         self._recovery.run(min_age_s=self._host.settings.redrive_interval)
         expiry.run(self._host)
         self._free_lost_tasks()
@@ -60,7 +62,11 @@ class Periodic:
             if row.task_state in {None, orders.SCHEDULING}:
                 continue
             LOG.error("instance %d: %s has no order behind it; freed", instance_id, row.task_state)
-            self._host.db.run(instances.end_task, instance_id, str(row.task_state), {})
+            error = AbortedError(f"{row.task_state} of instance {instance_id} had no order behind it")
+            changes: dict[str, Any] = {"fault": faults.fault(error, "re-drive")}
+            if row.vm_state == Vm.BUILDING:
+                changes["vm_state"] = Vm.ERROR.value
+            self._host.db.run(instances.end_task, instance_id, str(row.task_state), changes)
 
     def _end_old_rescues(self) -> None:
         flags = self._host.settings

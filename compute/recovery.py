@@ -12,17 +12,20 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
+from compute import expiry, faults
 from compute.context import RequestContext
 from compute.errors import AbortedError, ComputeError
 from compute.host import Host
+from compute.lanes import Lane
 from compute.ops import lifecycle, migrate, snapshot, volumes
 from compute.states import Task, Vm
-from compute.task import Work
+from compute.work import Work
 from db import actions, resizes
 from db.actions import Action
 from db.session import utcnow
-from virt.errors import GuestNotFoundError
+from virt.errors import GuestNotFoundError, VirtError
 from virt.power_state import Power
 
 LOG = logging.getLogger(__name__)
@@ -79,40 +82,48 @@ RULES: Mapping[Task, Rule] = {
 class Recovery:
     """Settles what earlier daemons, or a database that was away, left behind on this host."""
 
-    def __init__(self, host: Host, ring: Callable[[Action], None]) -> None:
-        """ring: have this host do a requested order, as if its message had come."""
-        self._host, self._ring = host, ring
+    def __init__(self, host: Host, ring: Callable[[Action], None], lane: Lane) -> None:
+        """ring: have this host do a requested order, as if its message had come. lane: where orders are settled."""
+        self._host, self._ring, self._lane = host, ring, lane
 
     def run(self, min_age_s: float = 0.0) -> int:
-        """Look at every open order of this host once; how many were acted on.
+        """Look at every open order of this host once; how many are acted on.
 
-        Requested orders are rung for when nobody has for `min_age_s`; running ones that nobody runs are settled.
+        Requested orders are rung for when nobody has for `min_age_s`; running ones that nobody runs are settled, each
+        by itself, so that one that cannot be settled holds up no other.
         """
         host = self._host
+        found = host.db.query(actions.waiting_longer_than, host.settings.host, min_age_s)
+        expired = set(host.db.query(actions.expired_running, host.settings.host)) if found else set()
         acted = 0
-        for action in host.db.query(actions.waiting_longer_than, host.settings.host, min_age_s):
+        for action in found:
             if action.state == actions.REQUESTED:
-                self._ring(action)
-                acted += 1
+                self._lane.submit((action.id, "ring"), partial(self._guarded, self._ring, action))
             elif not host.tasks.is_running(action):
-                acted += self._settle_guarded(action)
+                settle = self._give_up if action.id in expired else self.settle
+                self._lane.submit(action.id, partial(self._guarded, settle, action))
+            else:
+                continue
+            acted += 1
         return acted
 
-    def _settle_guarded(self, action: Action) -> bool:
+    @staticmethod
+    def _guarded(step: Callable[[Action], None], action: Action) -> None:
         try:
-            self.settle(action)
-        except Exception as exc:
-            if not getattr(exc, "expected", False):
-                raise
-            LOG.warning("order %d (%s of instance %d) waits: %s", action.id, action.action, action.instance_id, exc)
-            return False
-        return True
+            step(action)
+        except Exception as exc:  # the order stays as it is, and the next round or its deadline deals with it
+            level = logging.WARNING if getattr(exc, "expected", False) else logging.ERROR
+            trace = level == logging.ERROR
+            words = "order %d (%s of instance %d) waits: %s"
+            LOG.log(level, words, action.id, action.action, action.instance_id, exc, exc_info=trace)
 
     def settle(self, action: Action) -> None:
-        """Decide about one order that nobody runs. Raises what the hypervisor raises when it does not answer."""
+        """Decide about one order that nobody runs. Raises what a hypervisor raises when it does not answer."""
         host = self._host
         task = Task(action.action)
-        answer = RULES[task](self._fact(action.instance_id)) if action.attempt < MAX_ATTEMPTS else _too_often(action)
+        if host.tasks.is_running(action):
+            return
+        answer = _too_often(action) if action.attempt >= MAX_ATTEMPTS else self._answer(action, task)
         if not host.db.run(actions.adopt, action, host.tasks.owner):
             return
         LOG.info("instance %d: %s was interrupted: %s %s", action.instance_id, task, answer.word, answer.reason)
@@ -120,6 +131,20 @@ class Recovery:
             self._again(action, task)
         else:
             self._conclude(action, task, answer)
+
+    def _answer(self, action: Action, task: Task) -> Answer:
+        answer = RULES[task](self._fact(action.instance_id))
+        if task is Task.MIGRATING:
+            move = self._host.db.query(resizes.latest, action.instance_id)
+            if move is not None:  # raises when the destination does not speak: then nobody knows yet
+                self._host.rpc.get_power_state(context_of(action), move.dest_compute, action.instance_id)
+        return answer
+
+    def _give_up(self, action: Action) -> None:
+        """The deadline of an interrupted order has passed while its hypervisor said nothing."""
+        if self._host.db.run(actions.adopt, action, self._host.tasks.owner):
+            reason = Answer("failed", "its deadline passed, and the daemon that ran it is gone")
+            self._conclude(action, Task(action.action), reason)
 
     def _fact(self, instance_id: int) -> Fact:
         try:
@@ -150,8 +175,9 @@ class Recovery:
                 _CONCLUDE.get(task, _nothing)(self._host, work)
                 if answer.word == "failed":
                     raise AbortedError(answer.reason)
-        except ComputeError as exc:
+        except (ComputeError, VirtError) as exc:
             LOG.info("instance %d: %s", action.instance_id, exc)
+            self._host.db.run(expiry.fail_broken, action.id, self._host.tasks.owner, faults.message_of(exc))
 
 
 def _too_often(action: Action) -> Answer:
@@ -168,12 +194,13 @@ def _conclude_spawn(host: Host, work: Work) -> None:
     work.changes.update(launched_at=utcnow(), launched_on=host.settings.host, host=host.settings.host)
 
 
-def _conclude_snapshot(_host: Host, work: Work) -> None:
+def _conclude_snapshot(host: Host, work: Work) -> None:
+    work.undo.callback(snapshot.path_of(host.settings, work.args["image_id"]).unlink, missing_ok=True)
     work.when_failed.append(lambda tx: snapshot.discard(tx, work.args["image_id"]))
 
 
-def _conclude_volume(_host: Host, work: Work) -> None:
-    volumes.give_back(work)
+def _conclude_volume(host: Host, work: Work) -> None:
+    volumes.give_back(work, host.specs)
 
 
 def _conclude_resize(_host: Host, work: Work) -> None:
@@ -184,7 +211,7 @@ def _conclude_migration(host: Host, work: Work) -> None:
     move = host.db.query(resizes.latest, work.instance.id)
     if move is None or move.kind != "live-migration" or move.status in {"done", "error"}:
         raise AbortedError("the daemon stopped before the migration began")
-    work.when_failed.append(lambda tx: migrate.give_back(tx, work, move))
+    work.when_failed.append(lambda tx: migrate.give_back(tx, work.instance, move))
     migrate.decide(work, move, host.rpc, AbortedError("the daemon stopped during the migration"))
 
 

@@ -13,8 +13,10 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from compute.context import RequestContext
-from compute.errors import ComputeError, UnreachableError
+from compute.errors import ComputeError, InvalidStateError, UnreachableError
 from compute.orders import Bell
+from db.errors import DatabaseError
+from virt.errors import GuestNotFoundError, GuestStateError, VirtError
 
 VERSION = "1.0"
 LOG = logging.getLogger(__name__)
@@ -56,12 +58,12 @@ class ComputeRPC:
             return self._cast(self._client_of(self._scheduler_topic), context, order.step, topic=self._topic, **message)
         return self.cast(context, order.host, order.step, **message)
 
-    def cast(self, context: RequestContext, host: str, verb: str, **args: Any) -> bool:
+    def cast(self, context: RequestContext, host: str, verb: str, /, **args: Any) -> bool:
         """Send a message that nobody answers."""
         return self._cast(self._prepared(host), context, verb, **args)
 
     @staticmethod
-    def _cast(client: Any, context: RequestContext, verb: str, **args: Any) -> bool:
+    def _cast(client: Any, context: RequestContext, verb: str, /, **args: Any) -> bool:
         from compute.messaging.transport import PASSING
 
         try:
@@ -71,23 +73,21 @@ class ComputeRPC:
             return False
         return True
 
-    def call(self, context: RequestContext, host: str, verb: str, **args: Any) -> Any:
+    def call(self, context: RequestContext, host: str, verb: str, /, **args: Any) -> Any:
         """Send a message and wait for the answer."""
-        import oslo_messaging
-
-        from compute.messaging.transport import PASSING
+        from compute.messaging.transport import PASSING, RemoteError
 
         try:
             return self._prepared(host).call(context, verb, **args)
         except PASSING as exc:
             raise UnreachableError(f"compute daemon on {host} does not answer {verb}: {_reason(exc)}") from exc
-        except oslo_messaging.RemoteError as exc:
+        except RemoteError as exc:
             raise ComputeError(f"{verb} on {host}: {exc.exc_type}: {exc.value}") from exc
         except Exception as exc:
-            local = _local_type(exc)
+            local = _local_error(exc)
             if local is None:
                 raise
-            raise local(_reason(exc)) from None  # the remote traceback is the remote operator's
+            raise local from None  # the remote traceback is the remote operator's
 
     def pre_live_migration(self, context: RequestContext, host: str, instance_id: int) -> None:
         """Call: have the destination ready."""
@@ -112,12 +112,18 @@ class ComputeRPC:
             return self._clients[topic]
 
 
-def _local_type(exc: Exception) -> type[Exception] | None:
-    """The class of ours that oslo.messaging rebuilt a remote error from, or None."""
+def _local_error(exc: Exception) -> ComputeError | None:
+    """What a remote error means to a caller of compute, in compute's own classes; None when it is none of ours."""
     if not type(exc).__name__.endswith("_Remote"):
         return None
-    base = type(exc).__bases__[0]
-    return base if base.__module__ in {"compute.errors", "virt.errors", "db.errors"} else None
+    base, message = type(exc).__bases__[0], _reason(exc)
+    if issubclass(base, ComputeError):
+        return base(message)
+    if issubclass(base, DatabaseError):
+        return ComputeError(message)
+    if issubclass(base, GuestNotFoundError | GuestStateError):
+        return InvalidStateError(message)
+    return ComputeError(message) if issubclass(base, VirtError) else None
 
 
 def _reason(exc: BaseException) -> str:

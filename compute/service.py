@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -18,6 +19,8 @@ from compute import concurrency, process
 from compute.context import RequestContext
 
 LOG = logging.getLogger("compute.service")
+RECOVERED_AT_A_TIME = 16
+STRAGGLERS_WAIT_S = 2.0
 
 
 class Service:
@@ -111,31 +114,31 @@ class Service:
             service_id=service_id,
             builds=Lane("build", settings.max_concurrent_builds),
             migrations=Lane("migration", settings.max_concurrent_migrations),
+            snapshots=Lane("snapshot", settings.max_concurrent_snapshots),
         )
+        self._redriven = Lane("re-drive", self._conf.rpc_thread_pool_size)
+        self._settled = Lane("recovery", RECOVERED_AT_A_TIME)
         self.manager = ComputeManager(self.host)
-        self.recovery = Recovery(self.host, self._ring_here)
+        self.recovery = Recovery(self.host, self._ring_here, self._settled)
         self.sync = PowerSync(self.host)
 
     def _begin(self, bus: Any, service_id: int) -> None:
-        from concurrent.futures import ThreadPoolExecutor
-
         from compute.periodic import Periodic
         from compute.rpcapi import VERSION
         from db import services
 
         conf, host = self._conf, self.host
-        self._redriven = ThreadPoolExecutor(8, thread_name_prefix="re-drive")
         host.report_resources()
         self.recovery.run()
         server = bus.server(conf.compute_topic, conf.host, self.manager, VERSION)
         server.start()
         self._undo.append(lambda: host.db.run(services.sign_off, service_id, host.tasks.owner))
-        self._undo.append(lambda: self._redriven.shutdown(wait=False, cancel_futures=True))
-        self._undo.append(server.wait)
+        self._undo.append(self._redriven.close)
+        self._undo.append(lambda: _within(STRAGGLERS_WAIT_S, server.wait))
         self._undo.append(self._finish_operations)
         self._undo.append(server.stop)
-        self._undo.extend([host.builds.close, host.migrations.close])
-        periodic = Periodic(host, self.recovery, self.sync, self.shut_down)
+        self._undo.extend(lane.close for lane in (host.builds, host.migrations, host.snapshots, self._settled))
+        periodic = Periodic(host, self.recovery, self.sync, self._host_lost)
         for timer in periodic.timers(conf.report_interval, conf.redrive_interval, conf.periodic_interval):
             timer.start()
             self._undo.append(timer.stop)
@@ -158,15 +161,22 @@ class Service:
         given = orders.unpack(self.host.sealer, action.args)
         named = {name: given[name] for name in MESSAGE_ARGS.get(action.step, ()) if name in given}
         args = {**named, "instance_id": action.instance_id, "action_id": action.id}
-        self._redriven.submit(self.host.guarded(lambda: verb(_context_of(action), **args)))
+        key = (action.id, action.attempt)
+        self._redriven.submit(key, self.host.guarded(lambda: verb(_context_of(action), **args)))
 
     def _finish_operations(self) -> None:
-        """Let what runs end; what does not in time is cancelled at its next step, or found by the next start."""
+        """Let what runs end; what does not in time stops at its next step, and the next start decides about it."""
         until = time.monotonic() + self._conf.graceful_stop_timeout
         for job in self.host.tasks.running():
             if not job.left.wait(max(0.0, until - time.monotonic())):
-                job.cancel("the daemon stops")
                 LOG.warning("instance %d: %s is left to the next start", job.instance.id, job.task)
+        self.host.tasks.stop()
+
+    def _host_lost(self) -> None:
+        """Another start owns the host: end at once, and leave to it whatever runs here."""
+        self.exit_status = 1
+        self.host.tasks.stop()
+        self.shut_down()
 
     def shut_down(self) -> None:
         """Ask for a stop from any thread or signal handler; `wait` returns."""
@@ -192,6 +202,13 @@ class Service:
             except Exception:  # a stop goes on whatever one of its steps says
                 LOG.exception("while stopping")
         self._stop_asked.close()
+
+
+def _within(timeout_s: float, step: Callable[[], object]) -> None:
+    """Do `step`, but wait no longer for it than that: a verb may hang in its hypervisor for ever."""
+    thread = threading.Thread(target=step, name="stragglers", daemon=True)
+    thread.start()
+    thread.join(timeout_s)
 
 
 def _context_of(action: Any) -> RequestContext:

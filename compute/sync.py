@@ -11,6 +11,7 @@ import logging
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 from compute import faults
 from compute.errors import ComputeError
@@ -63,6 +64,7 @@ class PowerSync:
     def run(self) -> list[Change]:
         """One round; what it wrote. Raises nothing the hypervisor raises: an unreachable one changes no record."""
         try:
+            seen_at = self._host.db.query(instances.clock)
             records, facts = self._look()
         except VirtError as exc:
             if self.reachable:
@@ -76,7 +78,7 @@ class PowerSync:
         self._report_orphans(records, facts)
         if self._is_held(changes, len(records)):
             return []
-        self._write(changes)
+        self._write(changes, seen_at)
         return changes
 
     def _look(self) -> tuple[list[PowerRecord], Sequence[GuestFact]]:
@@ -106,7 +108,7 @@ class PowerSync:
         )
         return True
 
-    def _write(self, changes: Sequence[Change]) -> None:
+    def _write(self, changes: Sequence[Change], seen_at: datetime) -> None:
         if not changes:
             return
         groups: dict[tuple[str, int, Power, Vm], list[Change]] = defaultdict(list)
@@ -114,7 +116,7 @@ class PowerSync:
             record = change.record
             groups[record.vm_state, record.power_state, change.power, change.vm_state].append(change)
             LOG.info("instance %d: the hypervisor says %s", record.id, change.power.label)
-        self._host.db.run(_write_groups, list(groups.values()))
+        self._host.db.run(_write_groups, list(groups.values()), self._host.settings.host, seen_at)
 
     def _report_orphans(self, records: Sequence[PowerRecord], facts: Sequence[GuestFact]) -> None:
         found = self.orphans(records, facts)
@@ -168,11 +170,12 @@ def _truth(record: PowerRecord, power: Power | None) -> tuple[Power, Vm]:
     return Power.NOSTATE, Vm.ERROR if vm_state in GONE else vm_state
 
 
-def _write_groups(tx: Tx, groups: Sequence[Sequence[Change]]) -> None:
+def _write_groups(tx: Tx, groups: Sequence[Sequence[Change]], host: str, seen_at: datetime) -> None:
     for group in groups:
         first = group[0]
         also = {}
         if first.lost:
             gone = ComputeError("the guest is gone from its hypervisor, and nothing here removed it")
             also = {"fault": faults.fault(gone, "power-sync")}
-        instances.write_power(tx, [change.record for change in group], int(first.power), first.vm_state.value, **also)
+        seen = [change.record for change in group]
+        instances.write_power(tx, seen, host, seen_at, int(first.power), first.vm_state.value, **also)

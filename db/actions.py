@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 
 import sqlalchemy as sa
@@ -16,7 +17,7 @@ import sqlalchemy as sa
 from db import rows
 from db.errors import RowNotFoundError
 from db.models import instance_actions as journal
-from db.models import instances
+from db.models import instances, services
 from db.session import Tx, utcnow
 
 REQUESTED, RUNNING, DONE, FAILED, ABORTED = "requested", "running", "done", "failed", "aborted"
@@ -49,6 +50,7 @@ class Action:
 
 
 _ALL = sa.select(*rows.columns(Action, journal))
+_BY_ID = _ALL.where(journal.c.id == sa.bindparam("key"))
 
 
 def create(tx: Tx, values: Mapping[str, Any]) -> int:
@@ -58,38 +60,53 @@ def create(tx: Tx, values: Mapping[str, Any]) -> int:
 
 def seconds_from_now(tx: Tx, seconds: float) -> Any:
     """An SQL expression: the database's clock plus `seconds`, for deadlines."""
-    if tx.dialect.name == "sqlite":
+    return _later(tx.dialect.name, seconds)
+
+
+@lru_cache(64)
+def _later(dialect: str, seconds: float) -> Any:
+    if dialect == "sqlite":
         return sa.func.strftime("%Y-%m-%d %H:%M:%f000", "now", f"{seconds:+.3f} seconds", type_=sa.DateTime())
-    if tx.dialect.name == "postgresql":
+    if dialect == "postgresql":
         return utcnow() + sa.func.make_interval(0, 0, 0, 0, 0, 0, seconds)
     return sa.func.timestampadd(sa.text("MICROSECOND"), int(seconds * 1e6), utcnow(), type_=sa.DateTime())
 
 
 def get(tx: Tx, action_id: int) -> Action:
     """The row; RowNotFoundError when there is none."""
-    return rows.one(tx, Action, _ALL.where(journal.c.id == action_id), "action", action_id)
+    return rows.one(tx, Action, _BY_ID, "action", action_id, {"key": action_id})
+
+
+_CLAIM = (
+    sa.update(journal)
+    .where(
+        journal.c.id == sa.bindparam("key"),
+        journal.c.instance_id == sa.bindparam("its_instance"),
+        journal.c.step == sa.bindparam("its_step"),
+        journal.c.state == REQUESTED,
+        sa.or_(journal.c.host == sa.bindparam("here"), journal.c.host.is_(None)),
+    )
+    .values(
+        state=RUNNING,
+        owner=sa.bindparam("taker"),
+        host=sa.bindparam("here"),
+        attempt=journal.c.attempt + 1,
+        started_at=sa.func.coalesce(journal.c.started_at, utcnow()),
+    )
+)
+_HELD = (
+    journal.c.id == sa.bindparam("key"),
+    journal.c.state == RUNNING,
+    journal.c.owner == sa.bindparam("holder"),
+)
+_FINISH = sa.update(journal).where(*_HELD).values(finished_at=utcnow())
+_IS_HELD = sa.select(journal.c.id).where(*_HELD, journal.c.attempt == sa.bindparam("its_attempt")).with_for_update()
 
 
 def claim(tx: Tx, action_id: int, instance_id: int, step: str, host: str, owner: str) -> bool:
     """Take a requested order for this daemon; False when it was taken before, is over, or is not this host's turn."""
-    taken = tx.execute(
-        sa.update(journal)
-        .where(
-            journal.c.id == action_id,
-            journal.c.instance_id == instance_id,
-            journal.c.step == step,
-            journal.c.state == REQUESTED,
-            sa.or_(journal.c.host == host, journal.c.host.is_(None)),
-        )
-        .values(
-            state=RUNNING,
-            owner=owner,
-            host=host,
-            attempt=journal.c.attempt + 1,
-            started_at=sa.func.coalesce(journal.c.started_at, utcnow()),
-        )
-    )
-    return bool(taken.rowcount == 1)
+    keys = {"key": action_id, "its_instance": instance_id, "its_step": step, "here": host, "taker": owner}
+    return tx.execute(_CLAIM, keys).rowcount == 1
 
 
 def adopt(tx: Tx, seen: Action, owner: str) -> bool:
@@ -113,6 +130,28 @@ def set_progress(tx: Tx, action_id: int, owner: str, progress: str) -> bool:
     return bool(done.rowcount == 1)
 
 
+def set_args(tx: Tx, action_id: int, owner: str, args: str) -> bool:
+    """Write other arguments into a running order; False when it is not `owner`'s any more."""
+    mine = sa.update(journal).where(journal.c.id == action_id, journal.c.state == RUNNING, journal.c.owner == owner)
+    return bool(tx.execute(mine.values(args=args)).rowcount == 1)
+
+
+def is_held(tx: Tx, action_id: int, owner: str, attempt: int) -> bool:
+    """True while `owner` runs that attempt of an order; the row is locked until the transaction ends."""
+    keys = {"key": action_id, "holder": owner, "its_attempt": attempt}
+    return tx.execute(_IS_HELD, keys).first() is not None
+
+
+def redirect(tx: Tx, seen: Action, *, step: str, host: str, args: str, deadline_s: float) -> bool:
+    """Give a requested order, still as it was `seen`, to another host with another step; False when it moved on."""
+    moved = tx.execute(
+        sa.update(journal)
+        .where(journal.c.id == seen.id, journal.c.state == REQUESTED, journal.c.attempt == seen.attempt)
+        .values(step=step, host=host, args=args, deadline=seconds_from_now(tx, deadline_s))
+    )
+    return bool(moved.rowcount == 1)
+
+
 def hand_over(tx: Tx, action_id: int, owner: str, *, step: str, host: str | None, args: str) -> bool:
     """Put a running order back as requested, its next leg `step` being `host`'s turn; False when not `owner`'s."""
     done = tx.execute(
@@ -127,19 +166,15 @@ def finish(
     tx: Tx, action_id: int, owner: str, state: str, *, error: str | None = None, traceback: str | None = None
 ) -> bool:
     """End a running order as done, failed or aborted; False when it is not `owner`'s any more."""
-    done = tx.execute(
-        sa.update(journal)
-        .where(journal.c.id == action_id, journal.c.state == RUNNING, journal.c.owner == owner)
-        .values(state=state, error=error, traceback=traceback, finished_at=utcnow())
-    )
-    return bool(done.rowcount == 1)
+    changes = {"state": state, "error": error, "traceback": traceback}
+    return rows.change(tx, _FINISH, changes, key=action_id, holder=owner) == 1
 
 
-def fail_requested(tx: Tx, action_id: int, error: str) -> bool:
-    """End an order that nobody took; False when somebody did."""
+def fail_seen(tx: Tx, seen: Action, error: str) -> bool:
+    """End an order that is still as it was `seen`, because nobody runs it; False when it moved on since."""
     done = tx.execute(
         sa.update(journal)
-        .where(journal.c.id == action_id, journal.c.state == REQUESTED)
+        .where(journal.c.id == seen.id, journal.c.state == seen.state, journal.c.attempt == seen.attempt)
         .values(state=FAILED, error=error, finished_at=utcnow())
     )
     return bool(done.rowcount == 1)
@@ -187,6 +222,17 @@ def expired_running(tx: Tx, host: str) -> list[int]:
     return [row.id for row in found]
 
 
+def expired_on_dead_hosts(tx: Tx, down_time_s: float) -> list[Action]:
+    """Running orders whose deadline has passed on hosts whose daemon is silent for longer than `down_time_s`."""
+    alive = sa.select(services.c.host).where(
+        services.c.deleted == sa.false(),
+        services.c.binary == "nova-compute",
+        services.c.heartbeat_at >= seconds_from_now(tx, -down_time_s),
+    )
+    statement = _ALL.where(journal.c.state == RUNNING, journal.c.deadline < utcnow(), journal.c.host.not_in(alive))
+    return rows.every(tx, Action, statement.order_by(journal.c.id))
+
+
 def list_for(tx: Tx, instance_id: int) -> list[Action]:
     """The history of an instance, oldest first."""
     return rows.every(tx, Action, _ALL.where(journal.c.instance_id == instance_id).order_by(journal.c.id))
@@ -225,9 +271,9 @@ def latest_open(tx: Tx, instance_id: int) -> Action:
     return found
 
 
-def by_message(tx: Tx, message_id: str) -> Action:
-    """The order that an op id was accepted as."""
-    return rows.one(tx, Action, _ALL.where(journal.c.message_id == message_id), "action", message_id)
+def find_message(tx: Tx, message_id: str) -> Action | None:
+    """The order that an op id was accepted as, or None."""
+    return rows.first(tx, Action, _ALL.where(journal.c.message_id == message_id))
 
 
 def all_by_message(tx: Tx, message_id: str) -> list[Action]:

@@ -38,11 +38,11 @@ def _limit(resource: str) -> Any:
     return override.scalar_subquery().label(f"limit_{resource}")
 
 
-def _used(what: Any, name: str) -> Any:
-    mine = sa.select(what).where(instances.c.project_id == _PROJECT, instances.c.deleted == sa.false())
-    return mine.scalar_subquery().label(name)
-
-
+_USED = (
+    sa.select(sa.func.count().label("instances"), sa.func.coalesce(sa.func.sum(instances.c.vcpus), 0).label("cores"))
+    .where(instances.c.project_id == _PROJECT, instances.c.deleted == sa.false())
+    .subquery("used")
+)
 _DEFAULT_GROUP = (
     sa.select(group_table.c.id)
     .where(group_table.c.project_id == _PROJECT, group_table.c.name == "default", group_table.c.deleted == sa.false())
@@ -66,12 +66,12 @@ _FACTS = (
         *_IMAGE_COLUMNS,
         _limit("instances"),
         _limit("cores"),
-        _used(sa.func.count(), "used_instances"),
-        _used(sa.func.coalesce(sa.func.sum(instances.c.vcpus), 0), "used_cores"),
+        _USED.c.instances.label("used_instances"),
+        _USED.c.cores.label("used_cores"),
         _DEFAULT_GROUP.label("group_id"),
         _DEFAULT_NETWORK.label("network_id"),
     )
-    .select_from(type_table.join(image_table, sa.true()))
+    .select_from(type_table.join(image_table, sa.true()).join(_USED, sa.true()))
     .where(
         _TYPES.deleted == sa.false(),
         sa.or_(_TYPES.name == sa.bindparam("type_key"), _TYPES.flavorid == sa.bindparam("type_key")),

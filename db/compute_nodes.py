@@ -120,17 +120,20 @@ def release(tx: Tx, host: str, *, vcpus: int, memory_mb: int, local_gb: int) -> 
     _add(tx, host, -vcpus, -memory_mb, -local_gb, -1)
 
 
-def _add(tx: Tx, host: str, vcpus: int, memory_mb: int, local_gb: int, count: int) -> None:
-    tx.execute(
-        sa.update(nodes)
-        .where(nodes.c.host == host)
-        .values(
-            vcpus_used=nodes.c.vcpus_used + vcpus,
-            memory_mb_used=nodes.c.memory_mb_used + memory_mb,
-            local_gb_used=nodes.c.local_gb_used + local_gb,
-            running_vms=nodes.c.running_vms + count,
-        )
+_ADD = (
+    sa.update(nodes)
+    .where(nodes.c.host == sa.bindparam("on_host"))
+    .values(
+        vcpus_used=nodes.c.vcpus_used + sa.bindparam("cpus"),
+        memory_mb_used=nodes.c.memory_mb_used + sa.bindparam("mem"),
+        local_gb_used=nodes.c.local_gb_used + sa.bindparam("disk"),
+        running_vms=nodes.c.running_vms + sa.bindparam("guests"),
     )
+)
+
+
+def _add(tx: Tx, host: str, vcpus: int, memory_mb: int, local_gb: int, count: int) -> None:
+    tx.execute(_ADD, {"on_host": host, "cpus": vcpus, "mem": memory_mb, "disk": local_gb, "guests": count})
 
 
 def report(tx: Tx, service_id: int, host: str, totals: Mapping[str, Any]) -> None:

@@ -75,6 +75,8 @@ class PowerRecord:
 
 _ALL = sa.select(*rows.columns(Instance, instances))
 _BY_ID = _ALL.where(instances.c.id == sa.bindparam("key"))
+_BY_IDS = _ALL.where(instances.c.id.in_(sa.bindparam("keys", expanding=True)))
+_LIVE_BY_IDS = _BY_IDS.where(instances.c.deleted == sa.false())
 
 
 def create(tx: Tx, values: Mapping[str, Any]) -> int:
@@ -133,6 +135,24 @@ def power_records(tx: Tx, host: str) -> list[PowerRecord]:
     return [PowerRecord(*found) for found in tx.execute(_POWER, {"host": host})]
 
 
+def clock(tx: Tx) -> datetime:
+    """The database server's time, as `updated_at` has it."""
+    now: datetime = tx.execute(sa.select(utcnow())).scalar_one()
+    return now
+
+
+_ID, _TASK = instances.c.id == sa.bindparam("key"), instances.c.task_state == sa.bindparam("task")
+_LIVE = instances.c.deleted == sa.false()
+_FREE = sa.or_(instances.c.task_state.is_(None), instances.c.task_state == sa.bindparam("replaces"))
+_TOUCH = sa.update(instances).where(_ID).values(updated_at=utcnow())
+_BEGIN = _TOUCH.where(_LIVE, _FREE, instances.c.vm_state.in_(sa.bindparam("vm_states", expanding=True)))
+_BEGIN_UNLOCKED = _BEGIN.where(instances.c.locked == sa.false())
+_OVERRIDE = _TOUCH.where(
+    _LIVE, sa.or_(instances.c.task_state.is_(None), instances.c.task_state != sa.bindparam("task"))
+)
+_HELD = _TOUCH.where(_TASK)
+
+
 def begin_task(
     tx: Tx, instance_id: int, task: str, from_vm_states: Collection[str], *, also_locked: bool, replaces: str = ""
 ) -> bool:
@@ -140,63 +160,43 @@ def begin_task(
 
     replaces: a task_state that counts as free (`scheduling`, which a plain scheduler leaves).
     """
-    free: sa.ColumnElement[bool] = instances.c.task_state.is_(None)
-    if replaces:
-        free = sa.or_(free, instances.c.task_state == replaces)
-    statement = sa.update(instances).where(
-        instances.c.id == instance_id,
-        instances.c.deleted == sa.false(),
-        free,
-        instances.c.vm_state.in_(list(from_vm_states)),
-    )
-    if not also_locked:
-        statement = statement.where(instances.c.locked == sa.false())
-    return bool(tx.execute(statement.values(task_state=task, updated_at=utcnow())).rowcount == 1)
+    keys = {"key": instance_id, "vm_states": list(from_vm_states), "replaces": replaces}
+    return rows.change(tx, _BEGIN if also_locked else _BEGIN_UNLOCKED, {"task_state": task}, **keys) == 1
 
 
 def override_task(tx: Tx, instance_id: int, task: str, **changes: Any) -> bool:
     """Take an instance for `task` whatever runs on it, unless it is being `task`ed already; False otherwise."""
-    taken = tx.execute(
-        sa.update(instances)
-        .where(
-            instances.c.id == instance_id,
-            instances.c.deleted == sa.false(),
-            sa.or_(instances.c.task_state.is_(None), instances.c.task_state != task),
-        )
-        .values(task_state=task, updated_at=utcnow(), **changes)
-    )
-    return bool(taken.rowcount == 1)
+    return rows.change(tx, _OVERRIDE, {"task_state": task, **changes}, key=instance_id, task=task) == 1
 
 
 def end_task(tx: Tx, instance_id: int, task: str, changes: Mapping[str, Any]) -> bool:
     """Give the instance back with `changes`, if it is still taken for `task`; False when another task took it."""
-    done = tx.execute(
-        sa.update(instances)
-        .where(instances.c.id == instance_id, instances.c.task_state == task)
-        .values(task_state=None, updated_at=utcnow(), **changes)
-    )
-    return bool(done.rowcount == 1)
+    return rows.change(tx, _HELD, {"task_state": None, **changes}, key=instance_id, task=task) == 1
 
 
 def update(tx: Tx, instance_id: int, **changes: Any) -> None:
     """Write columns that no task guards (lock flag, names, host of a scheduling instance)."""
-    tx.execute(sa.update(instances).where(instances.c.id == instance_id).values(updated_at=utcnow(), **changes))
+    rows.change(tx, _TOUCH, changes, key=instance_id)
 
 
 def set_host(tx: Tx, instance_id: int, task: str, host: str | None, **changes: Any) -> bool:
     """Move the record of an instance taken for `task` to another host; False when the task changed."""
-    done = tx.execute(
-        sa.update(instances)
-        .where(instances.c.id == instance_id, instances.c.task_state == task)
-        .values(host=host, updated_at=utcnow(), **changes)
-    )
-    return bool(done.rowcount == 1)
+    return rows.change(tx, _HELD, {"host": host, **changes}, key=instance_id, task=task) == 1
 
 
-def write_power(tx: Tx, seen: Collection[PowerRecord], power_state: int, vm_state: str, **changes: Any) -> int:
-    """Record one hypervisor fact for idle instances that are still as they were `seen`, all of them alike.
+def write_power(
+    tx: Tx,
+    seen: Collection[PowerRecord],
+    host: str,
+    seen_at: datetime,
+    power_state: int,
+    vm_state: str,
+    **changes: Any,
+) -> int:
+    """Record one hypervisor fact for idle instances of `host` that are still as they were `seen`, all of them alike.
 
-    One statement for all; how many were written. One that an operation changed meanwhile is left alone.
+    One statement for all; how many were written. One that an operation had since `seen_at` is left alone, also when it
+    looks the same again: the fact may be from the middle of it.
     """
     like = next(iter(seen))
     done = tx.execute(
@@ -206,6 +206,8 @@ def write_power(tx: Tx, seen: Collection[PowerRecord], power_state: int, vm_stat
             instances.c.task_state.is_(None),
             instances.c.vm_state == like.vm_state,
             instances.c.power_state == like.power_state,
+            instances.c.host == host,
+            sa.or_(instances.c.updated_at.is_(None), instances.c.updated_at < seen_at),
         )
         .values(power_state=power_state, vm_state=vm_state, updated_at=utcnow(), **changes)
     )
@@ -235,7 +237,7 @@ def flavor_names(tx: Tx, ids: Collection[int]) -> dict[int, str]:
 
 def by_ids(tx: Tx, ids: Collection[int], *, read_deleted: bool = False) -> list[Instance]:
     """Instances by id, in no order."""
-    return rows.every(tx, Instance, _scoped(_ALL.where(instances.c.id.in_(list(ids))), None, read_deleted))
+    return rows.every(tx, Instance, _BY_IDS if read_deleted else _LIVE_BY_IDS, {"keys": list(ids)})
 
 
 def by_uuids(tx: Tx, uuids: Collection[str]) -> dict[str, Instance]:

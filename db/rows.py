@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
@@ -13,6 +13,7 @@ from db.errors import RowNotFoundError
 from db.session import Tx, utcnow
 
 Row = TypeVar("Row")
+_Dml = TypeVar("_Dml", sa.Insert, sa.Update)
 Params = Mapping[str, Any] | None
 
 
@@ -55,14 +56,41 @@ def every(tx: Tx, row_type: type[Row], statement: sa.Select[Any], params: Params
 
 def insert(tx: Tx, table: sa.Table, values: dict[str, Any]) -> int:
     """Insert one row, whose values may be SQL expressions, and return its id."""
-    key = tx.execute(sa.insert(table).values(values)).inserted_primary_key
+    plain, computed = _apart(values)
+    key = tx.execute(_setting(_insert(table), tuple(computed.items())), plain).inserted_primary_key
     return int(key[0]) if key else 0
+
+
+def change(tx: Tx, statement: sa.Update, changes: Mapping[str, Any], **params: Any) -> int:
+    """Run an UPDATE of one's own making with `changes` added to what it sets; how many rows it met.
+
+    changes may be SQL expressions; params are for the binds of its WHERE, which must not be named like columns.
+    """
+    plain, computed = _apart(changes)
+    return tx.execute(_setting(statement, tuple(computed.items())), {**plain, **params}).rowcount
+
+
+@cache
+def _insert(table: sa.Table) -> sa.Insert:
+    return sa.insert(table)
+
+
+@lru_cache(256)
+def _setting(statement: _Dml, computed: tuple[tuple[str, Any], ...]) -> _Dml:
+    return statement.values(dict(computed)) if computed else statement
+
+
+def _apart(values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Plain values, and SQL expressions. Plain ones go in as parameters: to build them into a statement costs more
+    than to run it."""
+    computed = {name: value for name, value in values.items() if isinstance(value, sa.ClauseElement)}
+    return {name: value for name, value in values.items() if name not in computed}, computed
 
 
 def insert_many(tx: Tx, table: sa.Table, values: Sequence[dict[str, Any]]) -> None:
     """Insert rows in one statement; no ids come back."""
     if values:
-        tx.execute(sa.insert(table), list(values))
+        tx.execute(_insert(table), list(values))
 
 
 def soft_delete(tx: Tx, table: sa.Table, row_id: int, **also: Any) -> bool:

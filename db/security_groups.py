@@ -195,6 +195,9 @@ def rules_of(tx: Tx, group_ids: Collection[int]) -> list[Rule]:
     return rows.every(tx, Rule, _RULES_OF, {"group_ids": list(group_ids)}) if group_ids else []
 
 
+_LEAVE = sa.delete(association).where(_A.instance_id == sa.bindparam("member"))
+
+
 def associate(tx: Tx, instance_id: int, group_ids: Sequence[int]) -> None:
     """Put an instance into groups that it is not in, of which the caller knows that they live: one statement.
 
@@ -205,10 +208,8 @@ def associate(tx: Tx, instance_id: int, group_ids: Sequence[int]) -> None:
 
 def dissociate(tx: Tx, instance_id: int, group_id: int | None = None) -> int:
     """Take an instance out of a group, or out of all; returns out of how many."""
-    statement = sa.delete(association).where(_A.instance_id == instance_id)
-    if group_id is not None:
-        statement = statement.where(_A.security_group_id == group_id)
-    return tx.execute(statement).rowcount
+    statement = _LEAVE if group_id is None else _LEAVE.where(_A.security_group_id == group_id)
+    return tx.execute(statement, {"member": instance_id}).rowcount
 
 
 _GROUPS_OF = (

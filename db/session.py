@@ -31,26 +31,32 @@ BUSY_TIMEOUT_S = 30
 BUSY_PAUSE_S = 0.0004
 
 
-class utcnow(FunctionElement[Any]):  # noqa: N801 - it reads as the SQL function it is
-    """The database server's clock: naive UTC with microseconds, never the host's."""
-
+class _UtcNow(FunctionElement[Any]):
     type = sa.DateTime()
     inherit_cache = True
     name = "utcnow"
 
 
-@compiles(utcnow, "sqlite")
+_NOW = _UtcNow()
+
+
+def utcnow() -> FunctionElement[Any]:
+    """The database server's clock: naive UTC with microseconds, never the host's. Always the same object."""
+    return _NOW
+
+
+@compiles(_UtcNow, "sqlite")
 def _utcnow_sqlite(_element: Any, _compiler: Any, **_kw: Any) -> str:
     return "(strftime('%Y-%m-%d %H:%M:%f', 'now') || '000')"
 
 
-@compiles(utcnow, "postgresql")
+@compiles(_UtcNow, "postgresql")
 def _utcnow_postgresql(_element: Any, _compiler: Any, **_kw: Any) -> str:
     return "timezone('utc', clock_timestamp())"
 
 
-@compiles(utcnow, "mysql")
-@compiles(utcnow, "mariadb")
+@compiles(_UtcNow, "mysql")
+@compiles(_UtcNow, "mariadb")
 def _utcnow_mysql(_element: Any, _compiler: Any, **_kw: Any) -> str:
     return "utc_timestamp(6)"
 
@@ -176,14 +182,20 @@ def _sqlite_engine(url: sa.URL, pool_size: int, *, autocommit: bool) -> sa.Engin
     event.listen(engine, "connect", _sqlite_connect)
     if not autocommit:
         event.listen(engine, "connect", _sqlite_impatient)
-        event.listen(engine, "begin", _sqlite_begin)
+        # As the dialect's own begin: a listener would make every statement of the engine look for more of them.
+        engine.dialect.do_begin = _sqlite_begin  # type: ignore[method-assign]
     return engine
 
 
 def _sqlite_connect(connection: sqlite3.Connection, _record: object) -> None:
     """Leave transactions to us, let readers and a writer work side by side, and enforce foreign keys."""
     connection.isolation_level = None
-    for pragma in (f"busy_timeout={BUSY_TIMEOUT_S * 1000}", "journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON"):
+    for pragma in (
+        f"busy_timeout={BUSY_TIMEOUT_S * 1000}",
+        "journal_mode=WAL",
+        "synchronous=NORMAL",
+        "foreign_keys=ON",
+    ):
         connection.execute(f"PRAGMA {pragma}")
 
 
@@ -191,24 +203,22 @@ def _sqlite_impatient(connection: sqlite3.Connection, _record: object) -> None:
     connection.execute("PRAGMA busy_timeout=0")  # from here on _sqlite_begin waits
 
 
-def _sqlite_begin(tx: Tx) -> None:
+def _sqlite_begin(dbapi_connection: Any) -> None:
     """Take the write lock at once: an upgrade from a read lock fails under load, this waits its turn.
 
     Readers never begin: each SELECT is its own snapshot and takes no lock. Here only other processes are waited for:
     SQLite's own waiting backs off to 100 ms a turn, and by then the lock has changed hands a hundred times.
     """
-    connection: Any = tx.connection.dbapi_connection
     until = time.monotonic() + BUSY_TIMEOUT_S
-    while time.monotonic() < until:
+    while True:
         try:
-            connection.execute("BEGIN IMMEDIATE")
+            dbapi_connection.execute("BEGIN IMMEDIATE")
         except sqlite3.OperationalError as exc:
-            if exc.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
-                break
+            if exc.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > until:
+                raise
             time.sleep(BUSY_PAUSE_S * (0.5 + random.random()))  # noqa: S311 - only to fall out of step
         else:
             return
-    tx.exec_driver_sql("BEGIN IMMEDIATE")  # fails again, in SQLAlchemy's words
 
 
 def _mysql_strict(connection: Any, _record: object) -> None:

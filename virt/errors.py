@@ -24,6 +24,10 @@ class GuestStateError(VirtError):
     """The guest is in a power state in which the hypervisor refuses this."""
 
 
+class GuestAgentError(GuestStateError):
+    """No agent answers in the guest: it has none, has not booted yet, or the agent hangs."""
+
+
 class UnsupportedError(VirtError):
     """This driver does not have the capability that was asked for."""
 

@@ -26,6 +26,7 @@ from compute.messaging.serializer import ContextSerializer  # noqa: E402
 
 LOG = logging.getLogger(__name__)
 REMOTE_ERRORS = ["compute.errors", "virt.errors", "db.errors"]
+RemoteError = oslo_messaging.RemoteError
 PASSING = (
     oslo_messaging.MessageDeliveryFailure,
     oslo_messaging.MessageUndeliverable,

@@ -7,7 +7,7 @@ import binascii
 import secrets
 
 from compute.errors import InvalidInputError
-from compute.task import Work
+from compute.work import Work
 from virt.driver import InjectsGuest, require
 
 PASSWORD_LETTERS = "23456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"  # noqa: S105 - no 0, 1, I, O, l

@@ -7,15 +7,16 @@ from typing import Any
 
 from compute.errors import AbortedError, BuildFailedError, InvalidInputError, NoValidHostError
 from compute.ops import networking
+from compute.orders import PLAIN
 from compute.scheduler import Scheduler, group_facts
 from compute.scheduling.request import Request
 from compute.sealing import Sealer
 from compute.settings import Settings
-from compute.task import Work
+from compute.work import Work
 from db import compute_nodes, instances, networks, resizes, security_groups, volumes
 from db.session import Database, Tx, utcnow
 from virt.driver import Resizable
-from virt.errors import ImageError, VirtError
+from virt.errors import DriverTimeoutError, HypervisorUnreachableError, ImageError, VirtError
 from virt.power_state import Power
 
 LOG = logging.getLogger(__name__)
@@ -28,12 +29,15 @@ def run(work: Work, settings: Settings, scheduler: Scheduler) -> None:
     if work.plain or work.instance.host is None:
         _book(work)
     clean_up_on_failure(work)
+    _keep_injected_files(work)
     networking.allocate(work, stub_network=settings.stub_network)
     try:
         work.driver.spawn(work.spec, work.progress)
     except (ImageError, AbortedError):
         raise
     except VirtError as exc:
+        if isinstance(exc, HypervisorUnreachableError | DriverTimeoutError):
+            _make_sure_it_is_gone(work)
         if len(work.args.get("tried", {})) + 1 >= settings.scheduler_max_attempts or work.args.get("force_host"):
             raise
         _try_elsewhere(work, scheduler, exc)
@@ -51,24 +55,48 @@ def _book(work: Work) -> None:
         if not compute_nodes.claim(tx, work.host, **size):
             raise NoValidHostError(f"{work.host}: no room for {size}")
         instances.set_host(tx, work.instance.id, work.task, work.host, scheduled_at=utcnow())
+        work.keep_args(tx, {name: value for name, value in work.args.items() if name != PLAIN})
 
     work.db.run(claim)
 
 
-def keep_injected_files(db: Database, sealer: Sealer, instance_id: int, files: list[Any]) -> None:
-    """Seal the files of a plain run_instance into the record, where a later build finds them too."""
+def check_injected_files(files: list[Any]) -> None:
+    """InvalidInputError unless these are what 2011.2's run_instance takes."""
     if not all(
         isinstance(one, list | tuple) and len(one) == 2 and all(isinstance(x, str) for x in one) for one in files
     ):
         raise InvalidInputError("run_instance: injected_files must be a list of [path, base64 contents]")
+
+
+def keep_injected_files(db: Database, sealer: Sealer, instance_id: int, files: list[Any]) -> None:
+    """Seal the files that a plain run_instance brought into the record, where every later build finds them."""
+    check_injected_files(files)
     db.run(instances.update, instance_id, sealed_files=sealer.seal(files))
 
 
+def _keep_injected_files(work: Work) -> None:
+    """The files that a plain run_instance brought go into the record, sealed, where a later build finds them too."""
+    files = work.args.get("injected_files")
+    if files:
+        keep_injected_files(work.db, work.sealer, work.instance.id, files)
+        work.reload()
+
+
 def clean_up_on_failure(work: Work) -> None:
-    """Have a failed build leave no claim and no address, and belong to no host."""
-    work.when_failed.append(lambda tx: compute_nodes.release(tx, work.host, **_size(work)))
-    work.when_failed.append(lambda tx: networks.release(tx, work.instance.id))
-    work.failed_changes["host"] = None
+    """Have a failed build leave no claim and no address, and belong to no host.
+
+    One that could not be cleaned up stays on its host with all that it holds: a delete there ends it.
+    """
+    work.when_clean.append(lambda tx: compute_nodes.release(tx, work.host, **_size(work)))
+    work.when_clean.append(lambda tx: networks.release(tx, work.instance.id))
+    work.clean_changes["host"] = None
+
+
+def _make_sure_it_is_gone(work: Work) -> None:
+    """Nobody knows how the build ended: nothing of it may be left before it is tried elsewhere or given up."""
+    work.undo.callback(work.driver.destroy, work.spec)
+    work.driver.destroy(work.spec)
+    work.undo.forget()
 
 
 def _try_elsewhere(work: Work, scheduler: Scheduler, exc: VirtError) -> None:

@@ -7,8 +7,9 @@ from collections.abc import Callable
 
 from compute.errors import ComputeError, MigrationError, UnreachableError
 from compute.rpcapi import ComputeRPC
-from compute.task import Work
+from compute.work import Work
 from db import compute_nodes, resizes
+from db.instances import Instance
 from db.resizes import Resize
 from db.session import Tx
 from virt.driver import LiveMigratable, require
@@ -23,7 +24,7 @@ def live_migrate(work: Work, rpc: ComputeRPC) -> None:
     dest: str = work.args["dest"]
     driver = require(work.driver, LiveMigratable)
     move = _begin(work, dest)
-    work.when_failed.append(lambda tx: give_back(tx, work, move))
+    work.when_failed.append(lambda tx: give_back(tx, work.instance, move))
     work.undo.callback(rpc.rollback_live_migration, work.context, dest, work.instance.id)
     rpc.pre_live_migration(work.context, dest, work.instance.id)
     work.check()
@@ -111,8 +112,7 @@ def arrived(work: Work, move: Resize) -> None:
     work.when_done.append(write)
 
 
-def give_back(tx: Tx, work: Work, move: Resize) -> None:
+def give_back(tx: Tx, row: Instance, move: Resize) -> None:
     """The guest did not move: give the destination's claim back."""
-    row = work.instance
     if resizes.set_status(tx, move.id, ("accepted", "preparing", "running"), "error"):
         compute_nodes.release(tx, move.dest_compute, vcpus=row.vcpus, memory_mb=row.memory_mb, local_gb=row.local_gb)

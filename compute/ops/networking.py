@@ -6,7 +6,7 @@ import logging
 import secrets
 from dataclasses import replace
 
-from compute.task import Work
+from compute.work import Work
 from db import networks
 from db.errors import RowNotFoundError
 from db.networks import HeldAddress
@@ -16,8 +16,8 @@ LOG = logging.getLogger(__name__)
 
 def generate_mac() -> str:
     """A locally administered MAC of 2011.2's range, 02:16:3e:00:00:00 to 02:16:3e:7f:ff:ff."""
-    tail = [0x02, 0x16, 0x3E, secrets.randbelow(0x80), secrets.randbelow(0x100), secrets.randbelow(0x100)]
-    return ":".join(f"{octet:02x}" for octet in tail)
+    high, middle, low = secrets.token_bytes(3)
+    return f"02:16:3e:{high & 0x7F:02x}:{middle:02x}:{low:02x}"
 
 
 def allocate(work: Work, *, stub_network: bool) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from compute.task import Work
+from compute.work import Work
 from virt.driver import Pausable, Suspendable, require
 
 

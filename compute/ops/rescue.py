@@ -7,7 +7,7 @@ from dataclasses import replace
 from compute.errors import ImageNotFoundError
 from compute.settings import Settings
 from compute.specs import image_spec
-from compute.task import Work
+from compute.work import Work
 from db import images
 from db.errors import RowNotFoundError
 from db.session import utcnow

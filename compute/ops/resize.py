@@ -13,7 +13,7 @@ from typing import Any
 from compute.errors import FlavorNotFoundError, MigrationError, MigrationNotFoundError, NoValidHostError
 from compute.settings import Settings
 from compute.states import Vm
-from compute.task import Work
+from compute.work import Work
 from db import compute_nodes, instance_types, resizes
 from db.errors import RowNotFoundError
 from db.instance_types import InstanceType
@@ -83,7 +83,7 @@ def record(
 def migrate(work: Work) -> None:
     """On the source: stop the guest, bring its disks to the destination, pass the order on to it."""
     move = _move(work, "pre-migrating", "migrating")
-    work.when_failed.append(lambda tx: _abandon(tx, move))
+    work.when_failed.append(lambda tx: abandon(tx, move))
     work.db.run(resizes.set_status, move.id, ("pre-migrating", "migrating"), "migrating")
     driver = require(work.driver, Resizable)
     work.undo.callback(driver.revert_resize, work.spec)
@@ -96,9 +96,10 @@ def migrate(work: Work) -> None:
     )
 
 
-def _abandon(tx: Tx, move: Resize) -> None:
-    """The resize failed on the source, where the guest is again: give the destination's claim back."""
-    resizes.set_status(tx, move.id, ("pre-migrating", "migrating", "post-migrating"), "error")
+def abandon(tx: Tx, move: Resize) -> None:
+    """The resize failed, and the guest is on the source: give the destination's claim back, once."""
+    if not resizes.set_status(tx, move.id, ("pre-migrating", "migrating", "post-migrating"), "error"):
+        return
     compute_nodes.release(tx, move.dest_compute, **size_of(_type(tx, move.new_flavor_id)))
 
 
@@ -159,7 +160,7 @@ def finish_revert(work: Work) -> None:
         driver_off(work, spec)
     failure = work.args.get("failure")
     if failure is not None:
-        work.when_failed.append(lambda tx: _abandon(tx, move))
+        work.when_failed.append(lambda tx: abandon(tx, move))
         raise MigrationError(
             f"resize failed on {move.dest_compute}, the instance is on {move.source_compute}: {failure}"
         )

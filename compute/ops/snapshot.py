@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from compute.settings import Settings
-from compute.task import Work
+from compute.work import Work
 from db import images
 from db.session import Tx
 from virt.driver import Snapshots, require
@@ -16,7 +16,7 @@ def snapshot(work: Work, settings: Settings) -> None:
     image_id: int = work.args["image_id"]
     work.when_failed.append(lambda tx: discard(tx, image_id))
     driver = require(work.driver, Snapshots)
-    path = Path(settings.images_path) / f"{image_id:08x}"
+    path = path_of(settings, image_id)
     work.undo.callback(path.unlink, missing_ok=True)
     made = driver.snapshot(work.spec, str(path), work.progress)
 
@@ -32,6 +32,11 @@ def snapshot(work: Work, settings: Settings) -> None:
         )
 
     work.when_done.append(complete)
+
+
+def path_of(settings: Settings, image_id: int) -> Path:
+    """Where the image's file goes."""
+    return Path(settings.images_path) / f"{image_id:08x}"
 
 
 def discard(tx: Tx, image_id: int) -> None:

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 from compute.errors import ConflictError, VolumeNotFoundError
 from compute.specs import SpecBuilder
-from compute.task import Work
+from compute.work import Work
 from db import volumes
 from db.session import Tx
 from db.volumes import Attachment
 from virt.driver import AttachesVolumes, require
+from virt.spec import VolumeAttachment
 
 
 def attach(work: Work, specs: SpecBuilder) -> None:
     """Plug a reserved volume in; on a failure the reservation is given back."""
     row = _reserved(work)
-    work.when_failed.append(lambda tx: volumes.set_detached(tx, row.id))
-    driver = require(work.driver, AttachesVolumes)
     volume = specs.attachment(row)
-    work.undo.callback(driver.detach_volume, work.spec, volume)
-    driver.attach_volume(work.spec, volume)
+    give_back_on_failure(work, row, volume)
+    require(work.driver, AttachesVolumes).attach_volume(work.spec, volume)
     work.when_done.append(lambda tx: volumes.set_attached(tx, row.id))
 
 
@@ -26,17 +25,30 @@ def detach(work: Work, specs: SpecBuilder) -> None:
     """Unplug a volume; it stays attached when the guest will not let go."""
     row = _attachment(work)
     work.when_failed.append(lambda tx: volumes.undo_detaching(tx, row.id))
+    if row.state == "attaching":
+        raise ConflictError(f"volume {row.volume_id} is still being attached to instance {row.instance_id}")
     work.db.run(volumes.set_detaching, row.id)
     require(work.driver, AttachesVolumes).detach_volume(work.spec, specs.attachment(row))
     work.when_done.append(lambda tx: volumes.set_detached(tx, row.id))
 
 
-def give_back(work: Work) -> None:
+def give_back_on_failure(work: Work, row: Attachment, volume: VolumeAttachment) -> None:
+    """If the attaching fails, the volume is free once the guest surely has let go of it; until then it is attached."""
+    driver = require(work.driver, AttachesVolumes)
+    work.undo.callback(driver.detach_volume, work.spec, volume)
+    work.when_clean.append(lambda tx: volumes.set_detached(tx, row.id))
+    work.when_unclean.append(lambda tx: volumes.set_attached(tx, row.id))
+
+
+def give_back(work: Work, specs: SpecBuilder) -> None:
     """If the order fails, an attachment that was being made is gone, and one that was being ended is there still."""
     row = work.db.query(volumes.attachment_of, work.args["volume_id"])
-    if row is not None and row.instance_id == work.instance.id:
-        settle = volumes.set_detached if row.state == "attaching" else volumes.undo_detaching
-        work.when_failed.append(lambda tx: settle(tx, row.id))
+    if row is None or row.instance_id != work.instance.id:
+        return
+    if row.state == "attaching":
+        give_back_on_failure(work, row, specs.attachment(row))
+    else:
+        work.when_failed.append(lambda tx: volumes.undo_detaching(tx, row.id))
 
 
 def drop_reservation(tx: Tx, instance_id: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,13 +12,17 @@ from compute.cli import nouns
 from compute.cli.command import Argument, Noun, Verb
 from compute.cli.parser import FOLLOW
 from compute.manager import ComputeManager
+from compute.scheduler_manager import SchedulerManager
+from virt import driver
 
-DOCUMENTS = sorted((Path(__file__).resolve().parents[2] / "docs").glob("*.md"))
+REPOSITORY = Path(__file__).resolve().parents[2]
+DOCUMENTS = sorted((REPOSITORY / "docs").glob("*.md"))
 
 
-def rpc_rows() -> Iterator[str]:
+def rpc_rows(manager: type) -> Iterator[str]:
     """Every exposed verb: arguments with types and defaults, what a call returns, the first line of its docstring."""
-    for name, verb in vars(ComputeManager).items():
+    yield from ("| verb | arguments | returns | what it does |", "|---|---|---|---|")
+    for name, verb in vars(manager).items():
         if getattr(verb, "exposed", False):
             signature = inspect.signature(verb)
             given = [_parameter(one) for one in signature.parameters.values() if one.name not in {"self", "context"}]
@@ -27,6 +32,7 @@ def rpc_rows() -> Iterator[str]:
 
 def error_rows() -> Iterator[str]:
     """Every class in compute.errors: nova-manage's exit code for it, and what it means."""
+    yield from ("| class | exit code | meaning |", "|---|---|---|")
     for name, kind in vars(errors).items():
         if inspect.isclass(kind) and issubclass(kind, errors.ComputeError):
             yield f"| `{name}` | {kind.exit_code} | {(kind.__doc__ or '').strip()} |"
@@ -40,6 +46,23 @@ def cli_rows() -> Iterator[str]:
         yield "|---|---|---|"
         yield from (_cli_row(noun, verb) for verb in noun.verbs)
         yield ""
+
+
+def driver_rows() -> Iterator[str]:
+    """Every capability, and which driver lists it in its class header; read, not imported: no hypervisor is needed."""
+    bases = {path.parent.name: _bases(path) for path in sorted((REPOSITORY / "virt").glob("*/driver.py"))}
+    bases.pop("firewall", None)  # a FirewallDriver is no hypervisor's
+    yield f"| capability | {' | '.join(bases)} | what it does |"
+    yield "|---|" + "---|" * (len(bases) + 1)
+    for capability in driver.CAPABILITIES:
+        cells = ["yes" if capability.__name__ in found else "no" for found in bases.values()]
+        yield f"| `{capability.__name__}` | {' | '.join(cells)} | {(capability.__doc__ or '').strip()} |"
+
+
+def _bases(path: Path) -> set[str]:
+    """The names of the bases of the driver class in a module."""
+    classes = [node for node in ast.parse(path.read_text()).body if isinstance(node, ast.ClassDef)]
+    return {getattr(base, "id", "") for node in classes for base in node.bases}
 
 
 def _cli_row(noun: Noun, verb: Verb) -> str:
@@ -74,9 +97,13 @@ def _parameter(one: inspect.Parameter) -> str:
 
 def tables() -> dict[str, list[str]]:
     """Every table by the name that its place in docs/ is marked with."""
-    rpc = ["| verb | arguments | returns | what it does |", "|---|---|---|---|", *rpc_rows()]
-    faults = ["| class | exit code | meaning |", "|---|---|---|", *error_rows()]
-    return {"rpc": rpc, "errors": faults, "cli": [*cli_rows()][:-1]}
+    return {
+        "compute": [*rpc_rows(ComputeManager)],
+        "scheduler": [*rpc_rows(SchedulerManager)],
+        "errors": [*error_rows()],
+        "cli": [*cli_rows()][:-1],
+        "drivers": [*driver_rows()],
+    }
 
 
 def filled(text: str) -> str:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import errno
+import os
 from pathlib import Path
 
-from virt import image_format
+from virt import configdrive, image_format
 from virt.disk import Disks, remove_tree
 from virt.driver import Progress
 from virt.errors import DiskError, DiskFullError, ImageError
@@ -49,6 +50,22 @@ class Builder:
         if spec.swap_mb:
             self._disks.create_swap(layout.swap, spec.swap_mb * _MIB)
         return layout
+
+    def write_config_drive(self, spec: InstanceSpec) -> None:
+        """Make the config drive, or make it anew; a guest that has the old one in use keeps it. Raises DiskError."""
+        data, path = configdrive.image(spec), self.layout(spec.name).config_drive
+        part = path.with_name(path.name + ".part")
+        try:
+            part.unlink(missing_ok=True)
+            with os.fdopen(os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW, 0o600), "wb") as file:
+                file.write(data)
+            part.replace(path)
+        except OSError as exc:
+            raise _disk_error(exc, path) from exc
+
+    def remove_config_drive(self, name: str) -> None:
+        """Have no config drive; succeed if there is none."""
+        self.layout(name).config_drive.unlink(missing_ok=True)
 
     def is_half_made(self, name: str) -> bool:
         """True when the guest of this name was being made when its maker died."""
@@ -102,5 +119,9 @@ def _make_directory(layout: Layout) -> None:
         layout.directory.mkdir(mode=0o711)  # the hypervisor's user passes through; only root looks around
         layout.unfinished.touch()
     except OSError as exc:
-        kind = DiskFullError if exc.errno == errno.ENOSPC else DiskError
-        raise kind(f"{layout.directory}: {exc.strerror}") from exc
+        raise _disk_error(exc, layout.directory) from exc
+
+
+def _disk_error(exc: OSError, path: Path) -> DiskError:
+    kind = DiskFullError if exc.errno == errno.ENOSPC else DiskError
+    return kind(f"{path}: {exc.strerror}")

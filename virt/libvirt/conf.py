@@ -21,6 +21,11 @@ OPTS: list[cfg.Opt] = [
                help="Machine of new guests; an image's property hw_machine_type overrides it."),
     cfg.StrOpt("libvirt_cpu_mode", default="", choices=["", "host-model", "host-passthrough", "maximum"],
                help="CPU that guests see. Empty: host-model under kvm, the hypervisor's default under qemu."),
+    cfg.BoolOpt("force_config_drive", default=True,
+                help="Give every guest a config drive; otherwise only those for which there is a key, user data, a "
+                     "file, metadata or a password to hand over."),
+    cfg.FloatOpt("guest_agent_timeout", default=30.0, min=1.0,
+                 help="Seconds that the agent in a guest may take to do what it was asked."),
     cfg.BoolOpt("start_guests_on_host_boot", default=False, help="Have libvirt start guests when the host boots."),
     cfg.BoolOpt("vnc_enabled", default=True, help="Give guests a screen that is reached by VNC."),
     cfg.StrOpt("vncserver_host", default="127.0.0.1",

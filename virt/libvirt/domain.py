@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from virt import configdrive
 from virt.libvirt.layout import Layout
 from virt.libvirt.xml.console import Serial, Video, Vnc
 from virt.libvirt.xml.devices import Channel, Controller, MemoryBalloon, Rng
@@ -24,7 +25,7 @@ class Platform:
     """What is the same for every guest of this host.
 
     type: kvm, qemu or test. disk_cache: QEMU's cache mode, None for its default. cpu_mode: None for the
-    hypervisor's default model. vnc_listen: None for no screen.
+    hypervisor's default model. vnc_listen: None for no screen. force_config_drive: every guest has one.
     """
 
     type: str
@@ -36,6 +37,11 @@ class Platform:
     vnc_listen: str | None = "127.0.0.1"
     vnc_keymap: str | None = "en-us"
     emulator: str | None = None
+    force_config_drive: bool = True
+
+    def has_config_drive(self, spec: InstanceSpec) -> bool:
+        """True when this guest gets a config drive."""
+        return self.force_config_drive or configdrive.has_content(spec)
 
 
 def domain_for(spec: InstanceSpec, layout: Layout, platform: Platform) -> Domain:
@@ -56,7 +62,7 @@ def domain_for(spec: InstanceSpec, layout: Layout, platform: Platform) -> Domain
         cpu=Cpu(mode=platform.cpu_mode) if platform.cpu_mode else None,
         clock="localtime" if spec.os_type == "windows" else "utc",
         emulator=platform.emulator,
-        disks=_disks(spec, layout, platform),
+        disks=(*_disks(spec, layout, platform), *_config_drive(spec, layout, platform)),
         controllers=(Controller(type="usb", model="none"),),
         interfaces=tuple(_interface(vif) for vif in spec.vifs),
         serial=Serial(log_file=str(layout.console_log), log_append="on"),
@@ -109,6 +115,17 @@ def _disks(spec: InstanceSpec, layout: Layout, platform: Platform) -> tuple[Disk
         )
         for letter, (path, form, part) in zip("abc", present, strict=False)
     )  # fmt: skip
+
+
+def _config_drive(spec: InstanceSpec, layout: Layout, platform: Platform) -> tuple[Disk, ...]:
+    """A CD: it takes no name from the virtio disks, so volumes are called in the guest what users asked for."""
+    if not platform.has_config_drive(spec):
+        return ()
+    bus, target = ("sata", "sda") if _machine(spec, platform) == "q35" else ("ide", "hda")
+    drive = Disk(
+        device="cdrom", format="raw", file=str(layout.config_drive), target=target, bus=bus, readonly=True
+    )  # fmt: skip
+    return (drive,)
 
 
 def _interface(vif: Vif) -> Interface:

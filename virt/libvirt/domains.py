@@ -6,13 +6,17 @@ does not answer can still be looked at and stopped: those calls have lanes of th
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 from virt.errors import GuestExistsError, GuestNotFoundError
 from virt.libvirt import host as lv
 from virt.libvirt.xml.metadata import NAMESPACE, Stamp
 from virt.power_state import Power
 from virt.spec import GuestFact, GuestInfo, InstanceSpec
+
+Result = TypeVar("Result")
 
 _SLOW_S = 120.0
 _SETTLE_S = 5.0
@@ -129,7 +133,8 @@ class Domains:
         """Press the guest's power button. Raises GuestNotFoundError."""
 
         def work(connection: lv.Connection) -> None:
-            lv.tolerate_wrong_state(self._own(connection, spec).shutdown)
+            domain = self._own(connection, spec)
+            lv.tolerate_wrong_state(lambda: lv.press_power_button(domain))
 
         self._host.call(spec.name, work)
 
@@ -137,6 +142,10 @@ class Domains:
         """Pull the plug; succeed if the guest is off. Raises GuestNotFoundError."""
         self._host.call(_stop_lane(spec), lambda connection: _stop(self._own(connection, spec)), _SLOW_S)
         self._host.calls.settle(spec.name, _SETTLE_S)
+
+    def ask_agent(self, spec: InstanceSpec, work: Callable[[lv.Domain], Result], timeout_s: float) -> Result:
+        """What `work` returns for the guest, on a lane of its agent's own. Raises GuestNotFoundError."""
+        return self._host.call(f"{spec.name} (agent)", lambda c: work(self._own(c, spec)), timeout_s)
 
     def pause(self, spec: InstanceSpec) -> None:
         """Freeze the CPUs."""

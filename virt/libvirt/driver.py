@@ -13,12 +13,22 @@ from oslo_config.cfg import ConfigOpts
 
 from virt import conf as virt_conf
 from virt.disk import Disks
-from virt.driver import ComputeDriver, HasConsole, Pausable, Progress, ReportsStats, Suspendable, no_progress
+from virt.driver import (
+    ComputeDriver,
+    HasConsole,
+    InjectsGuest,
+    Pausable,
+    Progress,
+    ReportsStats,
+    Suspendable,
+    no_progress,
+)
 from virt.errors import DiskError, DriverConfigError, GuestExistsError, GuestStateError, VirtError
 from virt.firewall.noop import NoopFirewall
 from virt.images import ImageCache
 from virt.libvirt import conf as libvirt_conf
 from virt.libvirt import console, power
+from virt.libvirt.agent import Agents
 from virt.libvirt.build import CACHE, Builder
 from virt.libvirt.calls import Calls, Threads
 from virt.libvirt.domain import Platform, domain_for
@@ -30,6 +40,7 @@ from virt.libvirt.layout import Layout
 from virt.libvirt.resources import HostFacts, host_facts, host_resources
 from virt.libvirt.stats import Stats
 from virt.network import Bridges
+from virt.power_state import Power
 from virt.spec import (
     BlockStats,
     ConsoleAccess,
@@ -44,7 +55,7 @@ from virt.spec import (
 LOG = logging.getLogger(__name__)
 
 
-class LibvirtDriver(ComputeDriver, Pausable, Suspendable, HasConsole, ReportsStats):
+class LibvirtDriver(ComputeDriver, Pausable, Suspendable, HasConsole, InjectsGuest, ReportsStats):
     """Guests of one libvirt. Everything it uses is handed in; `platform.arch` may be left for libvirt to tell."""
 
     name = "libvirt"
@@ -58,12 +69,14 @@ class LibvirtDriver(ComputeDriver, Pausable, Suspendable, HasConsole, ReportsSta
         networks: Bridges,
         firewall: NoopFirewall,
         doors: Doors | None = None,
+        agents: Agents | None = None,
         autostart: bool = False,
     ) -> None:
         self._host, self._platform, self._builder = host, platform, builder
         self._networks, self._firewall, self._autostart = networks, firewall, autostart
         self._domains, self._stats = Domains(host, platform.cluster), Stats(host)
         self._doors = doors or Doors(host.calls.threads)
+        self._agents = agents or Agents(host, platform.cluster)
         self._facts: HostFacts | None = None
 
     @classmethod
@@ -86,6 +99,7 @@ class LibvirtDriver(ComputeDriver, Pausable, Suspendable, HasConsole, ReportsSta
             Builder(instances_path, images, Disks(qemu_img=conf.qemu_img), cow=conf.use_cow_images),
             networks=Bridges(conf.vlan_interface),
             firewall=NoopFirewall(),
+            agents=Agents(host, conf.cluster_id, timeout_s=conf.guest_agent_timeout),
             doors=Doors(host.calls.threads, conf.console_address, ttl_s=conf.vnc_token_ttl),
             autostart=conf.start_guests_on_host_boot,
         )
@@ -102,6 +116,7 @@ class LibvirtDriver(ComputeDriver, Pausable, Suspendable, HasConsole, ReportsSta
 
     def close(self) -> None:
         self._doors.close()
+        self._agents.close()
         self._host.close()
 
     def spawn(self, spec: InstanceSpec, progress: Progress = no_progress) -> None:
@@ -113,6 +128,7 @@ class LibvirtDriver(ComputeDriver, Pausable, Suspendable, HasConsole, ReportsSta
                 progress("preparing networks")
                 self._networks.ensure(vif.network)
             layout = self._builder.make(spec, progress)
+            self._tell(spec)
             progress("filtering")
             self._firewall.setup_basic_filtering(spec)
             self._firewall.prepare_instance_filter(spec)
@@ -133,7 +149,7 @@ class LibvirtDriver(ComputeDriver, Pausable, Suspendable, HasConsole, ReportsSta
         power.reboot(self._domains, spec, self._prepared(spec), hard=hard, timeout_s=timeout_s)
 
     def power_on(self, spec: InstanceSpec) -> None:
-        power.power_on(self._domains, spec, self._prepared(spec))
+        power.power_on(self._domains, spec, self._prepared(spec, keep_memory=True))
 
     def power_off(self, spec: InstanceSpec, timeout_s: float = 0.0) -> None:
         power.power_off(self._domains, spec, timeout_s)
@@ -177,6 +193,26 @@ class LibvirtDriver(ComputeDriver, Pausable, Suspendable, HasConsole, ReportsSta
         """A proxy needs no account: each console has its own one-time token."""
         return ConsolePool(address=self._doors.address, username="", password="")
 
+    def set_admin_password(self, spec: InstanceSpec, new_pass: str) -> None:
+        self._demand_running(spec)
+        self._agents.set_password(spec, new_pass)
+
+    def inject_file(self, spec: InstanceSpec, path: str, contents: bytes) -> None:
+        self._demand_running(spec)
+        self._agents.write_file(spec, path, contents)
+
+    def reset_network(self, spec: InstanceSpec) -> None:
+        self._demand_running(spec)
+        self._agents.reset_network(spec)
+
+    def inject_network_info(self, spec: InstanceSpec) -> None:
+        """The config drive has the facts from the guest's next start on; a running guest gets them from its agent."""
+        is_on = self._domains.power(spec)
+        if is_on is not Power.SUSPENDED:
+            self._tell(spec)
+        if is_on in power.RUNS:
+            self._agents.hand_over_network(spec)
+
     def get_diagnostics(self, spec: InstanceSpec) -> dict[str, int]:
         return self._stats.diagnostics(spec)
 
@@ -206,13 +242,29 @@ class LibvirtDriver(ComputeDriver, Pausable, Suspendable, HasConsole, ReportsSta
         except VirtError as exc:
             LOG.warning("guest %s: what was made of it stays until it is deleted: %s", spec.name, exc)
 
-    def _prepared(self, spec: InstanceSpec) -> str:
-        """Have networks and filters in place for a guest that will start; its domain as `spec` wants it."""
-        self._domains.power(spec)
+    def _prepared(self, spec: InstanceSpec, *, keep_memory: bool = False) -> str:
+        """Have networks, filters and config drive in place for a guest that will start; its domain by `spec`.
+
+        A guest that goes on from saved memory has the old config drive in its cache, so it keeps that one.
+        """
+        if self._domains.power(spec) is not Power.SUSPENDED or not keep_memory:
+            self._tell(spec)
         for vif in spec.vifs:
             self._networks.ensure(vif.network)
         self._firewall.prepare_instance_filter(spec)
         return self._xml(spec, self._builder.layout(spec.name))
+
+    def _tell(self, spec: InstanceSpec) -> None:
+        """Have the config drive that `spec` asks for."""
+        if self._platform.has_config_drive(spec):
+            self._builder.write_config_drive(spec)
+        else:
+            self._builder.remove_config_drive(spec.name)
+
+    def _demand_running(self, spec: InstanceSpec) -> None:
+        now = self._domains.power(spec)
+        if now not in power.RUNS:
+            raise GuestStateError(f"guest {spec.name}: is {now.name}, so no agent answers in it")
 
     def _xml(self, spec: InstanceSpec, layout: Layout) -> str:
         return domain_for(spec, layout, self._platform).xml()
@@ -237,6 +289,7 @@ def _platform(conf: ConfigOpts) -> Platform:
         cpu_mode=conf.libvirt_cpu_mode or None,
         vnc_listen=_loopback(conf.vncserver_host) if conf.vnc_enabled else None,
         vnc_keymap=conf.vnc_keymap,
+        force_config_drive=conf.force_config_drive,
     )
 
 

@@ -13,9 +13,11 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import libvirt
+import libvirt_qemu
 
 from virt.errors import (
     DriverTimeoutError,
+    GuestAgentError,
     GuestExistsError,
     GuestNotFoundError,
     GuestStateError,
@@ -47,14 +49,16 @@ LIST_MANAGED_SAVE = libvirt.VIR_CONNECT_LIST_DOMAINS_MANAGEDSAVE
 STATS_STATE, STATS_VCPU = libvirt.VIR_DOMAIN_STATS_STATE, libvirt.VIR_DOMAIN_STATS_VCPU
 STATS_RUNNING = libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_RUNNING
 STATS_NOWAIT = libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT
-SHUTDOWN_BY_ACPI = libvirt.VIR_DOMAIN_SHUTDOWN_ACPI_POWER_BTN
 
 _BY_CODE: dict[int, type[VirtError]] = {
     libvirt.VIR_ERR_NO_DOMAIN: GuestNotFoundError,
     libvirt.VIR_ERR_OPERATION_INVALID: GuestStateError,
     libvirt.VIR_ERR_DOM_EXIST: GuestExistsError,
     libvirt.VIR_ERR_OPERATION_TIMEOUT: DriverTimeoutError,
+    libvirt.VIR_ERR_AGENT_UNRESPONSIVE: GuestAgentError,
+    getattr(libvirt, "VIR_ERR_AGENT_COMMAND_TIMEOUT", -1): GuestAgentError,  # libvirt 11 tells the two apart
 }
+_CANNOT = {libvirt.VIR_ERR_INVALID_ARG, libvirt.VIR_ERR_NO_SUPPORT}
 _LOST = {
     libvirt.VIR_ERR_NO_CONNECT,
     libvirt.VIR_ERR_INVALID_CONN,
@@ -111,6 +115,16 @@ class Host:
         if self._connection is not before or not _is_alive(before):
             raise HypervisorUnreachableError(f"{self.uri}: the connection was lost while listing")
         return result
+
+    def another(self, max_calls: int) -> Host:
+        """The same libvirt over a connection of its own: calls that hang there take no place from those here."""
+        return Host(
+            self.uri,
+            calls=Calls(workers=max_calls, max_stuck=max_calls, threads=self.calls.threads),
+            call_timeout_s=self._call_timeout_s,
+            open_timeout_s=self._open_timeout_s,
+            connect=self._connect,
+        )
 
     def close(self) -> None:
         """Let go of the connection; the next call opens another."""
@@ -174,9 +188,25 @@ def undefine(domain: Domain) -> None:
     try:
         domain.undefineFlags(UNDEFINE_EVERYTHING)
     except libvirt.libvirtError as exc:
-        if exc.get_error_code() not in {libvirt.VIR_ERR_INVALID_ARG, libvirt.VIR_ERR_NO_SUPPORT}:
+        if exc.get_error_code() not in _CANNOT:
             raise
         domain.undefineFlags(UNDEFINE_WHAT_EVERY_HYPERVISOR_CAN)
+
+
+def press_power_button(domain: Domain) -> None:
+    """Ask the guest to shut down, by ACPI: left to itself libvirt asks the agent first, and waits for one that hangs."""
+    try:
+        domain.shutdownFlags(libvirt.VIR_DOMAIN_SHUTDOWN_ACPI_POWER_BTN)
+    except libvirt.libvirtError as exc:
+        if exc.get_error_code() not in _CANNOT:
+            raise
+        domain.shutdown()
+
+
+def agent_command(domain: Domain, command: str, timeout_s: int) -> str:
+    """What the guest's agent answers to a command, both JSON."""
+    answer: str = libvirt_qemu.qemuAgentCommand(domain, command, timeout_s, 0)
+    return answer
 
 
 def lookup(find: Callable[[str], Domain], key: str) -> Domain | None:

@@ -45,6 +45,11 @@ class Layout:
         return self.directory / "disk.swap"
 
     @property
+    def config_drive(self) -> Path:
+        """What the guest is told, as a file system: made anew whenever the guest is defined."""
+        return self.directory / "disk.config"
+
+    @property
     def kernel(self) -> Path:
         """The kernel that the hypervisor loads: a hard link on the cache."""
         return self.directory / "kernel"

@@ -15,13 +15,13 @@ LOG = logging.getLogger(__name__)
 _POLL_S = 0.2
 _ASK_AGAIN_S = 5.0
 _SAVE_S = 600.0
-_RUNS = {Power.RUNNING, Power.BLOCKED}
+RUNS = {Power.RUNNING, Power.BLOCKED}
 _OFF = {Power.SHUTOFF, Power.SUSPENDED, Power.CRASHED}
 
 
 def reboot(domains: Domains, spec: InstanceSpec, xml: str, *, hard: bool, timeout_s: float) -> None:
     """Restart the guest; a soft reboot that the guest does not obey becomes a hard one."""
-    if not hard and domains.power(spec) in _RUNS and not shut_down(domains, spec, timeout_s):
+    if not hard and domains.power(spec) in RUNS and not shut_down(domains, spec, timeout_s):
         LOG.info("guest %s: did not shut down within %g s, so it is rebooted the hard way", spec.name, timeout_s)
     domains.restart(spec, xml)
 
@@ -29,7 +29,7 @@ def reboot(domains: Domains, spec: InstanceSpec, xml: str, *, hard: bool, timeou
 def power_on(domains: Domains, spec: InstanceSpec, xml: str) -> None:
     """Start a guest that is off; one with saved memory goes on from it."""
     power = domains.power(spec)
-    if power in _RUNS:
+    if power in RUNS:
         return
     if power is Power.PAUSED:
         raise GuestStateError(f"guest {spec.name}: is paused, so it cannot be started")
@@ -44,7 +44,7 @@ def power_off(domains: Domains, spec: InstanceSpec, timeout_s: float) -> None:
     power = domains.power(spec)
     if power in _OFF:
         return
-    if timeout_s > 0 and power in _RUNS and shut_down(domains, spec, timeout_s):
+    if timeout_s > 0 and power in RUNS and shut_down(domains, spec, timeout_s):
         return
     domains.stop(spec)
 
@@ -66,14 +66,14 @@ def pause(domains: Domains, spec: InstanceSpec) -> None:
     """Freeze a running guest."""
     power = domains.power(spec)
     if power is not Power.PAUSED:
-        _demand(spec, power, _RUNS, "paused")
+        _demand(spec, power, RUNS, "paused")
         domains.pause(spec)
 
 
 def unpause(domains: Domains, spec: InstanceSpec) -> None:
     """Let a paused guest go on."""
     power = domains.power(spec)
-    if power not in _RUNS:
+    if power not in RUNS:
         _demand(spec, power, {Power.PAUSED}, "unpaused")
         domains.unpause(spec)
 
@@ -82,14 +82,14 @@ def suspend(domains: Domains, spec: InstanceSpec) -> None:
     """Save a guest's memory and stop it."""
     power = domains.power(spec)
     if power is not Power.SUSPENDED:
-        _demand(spec, power, _RUNS | {Power.PAUSED}, "suspended")
+        _demand(spec, power, RUNS | {Power.PAUSED}, "suspended")
         domains.save(spec, _SAVE_S)
 
 
 def resume(domains: Domains, spec: InstanceSpec) -> None:
     """Go on from saved memory; a guest that was paused when it was saved runs too."""
     power = domains.power(spec)
-    if power not in _RUNS:
+    if power not in RUNS:
         _demand(spec, power, {Power.SUSPENDED}, "resumed")
         domains.start_saved(spec)
         if domains.power(spec) is Power.PAUSED:

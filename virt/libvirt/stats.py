@@ -31,8 +31,8 @@ class Stats:
         """Ids of the guest's devices of a kind, `disk` or `interface`."""
 
         def work(connection: Connection) -> list[str]:
-            found = etree.fromstring(connection.lookupByName(name).XMLDesc(0)).findall(f"devices/{kind}/target")
-            return [str(target.get("dev")) for target in found]
+            devices = etree.fromstring(connection.lookupByName(name).XMLDesc(0)).findall(f"devices/{kind}")
+            return [str(one.find("target").get("dev")) for one in devices if one.get("device") != "cdrom"]
 
         return self._host.call(name, work)
 
