@@ -30,7 +30,9 @@ WIDTH = 10  # as many threads as a daemon has for builds
 ROWS = 256
 WARM_UP = 50
 POLL_S = 0.005
-_TABLE = sa.Table("bench_ceiling", sa.MetaData(), sa.Column("id", sa.Integer, primary_key=True), sa.Column("n", sa.Integer))
+_TABLE = sa.Table(
+    "bench_ceiling", sa.MetaData(), sa.Column("id", sa.Integer, primary_key=True), sa.Column("n", sa.Integer)
+)
 _BUMP = sa.update(_TABLE).where(_TABLE.c.id == sa.bindparam("key")).values(n=_TABLE.c.n + 1)
 
 
@@ -43,7 +45,7 @@ class Receiver:
         self._done = 0
 
     @exposed
-    def work(self, context: RequestContext, number: int) -> None:
+    def work(self, context: RequestContext, number: int) -> None:  # noqa: ARG002 - every verb has one
         """Do this side's commits."""
         for at in range(self._commits):
             self._database.run(bump, (number + at) % ROWS)
@@ -51,7 +53,7 @@ class Receiver:
             self._done += 1
 
     @exposed
-    def done(self, context: RequestContext) -> int:
+    def done(self, context: RequestContext) -> int:  # noqa: ARG002
         """How many casts have been worked off."""
         return self._done
 

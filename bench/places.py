@@ -6,7 +6,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,41 +19,39 @@ QUIET = {"report_interval": 10, "redrive_interval": 10, "periodic_interval": 360
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A directory with a migrated database in it or beside it, and a bus. options: what daemon and API are told."""
+    """A migrated database and a bus, and a directory for what a daemon keeps."""
 
     name: str
     directory: Path
-    options: dict[str, Any]
+    database_url: str
+    bus_url: str
 
     @property
-    def database_url(self) -> str:
-        """Of the database."""
-        return str(self.options.get("sql_connection", f"sqlite:///{self.directory / 'nova.sqlite'}"))
+    def options(self) -> dict[str, Any]:
+        """What a daemon and an API are told."""
+        return {**QUIET, "sql_connection": self.database_url, "transport_url": self.bus_url}
 
-    @property
-    def bus_url(self) -> str:
-        """Of the bus."""
-        return str(self.options.get("transport_url", f"sqlite:///{self.directory / 'bus.sqlite'}"))
+    def room(self, name: str) -> Place:
+        """The same place with a directory of its own, for another host."""
+        directory = self.directory / name
+        directory.mkdir()
+        return replace(self, directory=directory)
 
 
 @contextmanager
 def embedded() -> Iterator[Place]:
     """SQLite and the bus in a file, new."""
     with _directory() as directory:
-        place = Place("embedded", directory, dict(QUIET))
-        _prepare(place)
-        yield place
+        yield _prepared(
+            "embedded", directory, f"sqlite:///{directory}/nova.sqlite", f"sqlite:///{directory}/bus.sqlite"
+        )
 
 
 @contextmanager
 def servers(postgresql: str, rabbit: str) -> Iterator[Place]:
     """An empty PostgreSQL database and virtual host, which are left as they are at the end."""
     with _directory() as directory:
-        place = Place("RabbitMQ + PostgreSQL", directory, {
-            **QUIET, "sql_connection": postgresql, "transport_url": rabbit,
-        })  # fmt: skip
-        _prepare(place)
-        yield place
+        yield _prepared("RabbitMQ + PostgreSQL", directory, postgresql, rabbit)
 
 
 @contextmanager
@@ -67,11 +65,12 @@ def own_servers() -> Iterator[Any]:
         yield lambda: (postgresql.create_database(), rabbitmq.new_vhost())
 
 
-def _prepare(place: Place) -> None:
-    database = Database(place.database_url)
+def _prepared(name: str, directory: Path, database_url: str, bus_url: str) -> Place:
+    database = Database(database_url)
     migration.sync(database)
-    database.run(seed, place.directory)
+    database.run(seed, directory)
     database.dispose()
+    return Place(name, directory, database_url, bus_url)
 
 
 @contextmanager

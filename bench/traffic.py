@@ -41,7 +41,7 @@ def rows(place: Place, times: int, rounds: int) -> Iterator[Row]:
     ended: list[Speed] = []
     boot_bare: list[Speed] = []
     end_bare: list[Speed] = []
-    with _deployed(place) as (deployment, pid):
+    with _deployed(place.room(HOST)) as (deployment, pid):
         _round(deployment, pid, WARM_UP)
         for _ in range(rounds):
             boot, end = _round(deployment, pid, times)
@@ -61,7 +61,9 @@ def _pair(
     top = max(speed.per_s for speed in bare)
     yield Row(what=what, where=place.name, value=best, unit="/s", at_least=at_least, ceiling=top, peer=peer)
     boot = at_least is not None
-    yield Row(what=f"{what}: of ceiling", where=place.name, value=best / top * 100, unit="%", at_least=60 if boot else None)
+    yield Row(
+        what=f"{what}: of ceiling", where=place.name, value=best / top * 100, unit="%", at_least=60 if boot else None
+    )
     cpu = min(speed.cpu_ms for speed in speeds)
     yield Row(
         what=f"{what}: CPU", where=place.name, value=cpu, unit="ms", at_most=4.0 if boot else None,

@@ -6,7 +6,10 @@ Values are read in service.py and handed to constructors; nothing else looks at 
 
 from __future__ import annotations
 
+import os
+import re
 import socket
+import stat
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +23,7 @@ from virt.conf import OPTS as VIRT_OPTS
 from virt.fake.conf import OPTS as FAKE_OPTS
 from virt.libvirt.conf import OPTS as LIBVIRT_OPTS
 
+_LOCATION = r" from LocationInfo\([^)]*\)"
 SEARCH = ("/etc/micronova/micronova.conf", ".state/micronova.conf")
 
 
@@ -163,9 +167,17 @@ def load(
     """
     conf = cfg.ConfigOpts()
     conf.register_cli_opts(OPTS) if args else conf.register_opts(OPTS)
-    files = list(config_files) or [name for name in SEARCH if Path(name).is_file()][:1]
+    files = list(config_files) or [_trusted(name) for name in SEARCH if Path(name).is_file()][:1]
+    usage = "%(prog)s [--config-file FILE]... [--OPTION VALUE]...  (--help lists the options)"
     try:
-        conf(list(args), project="micronova", prog=prog, default_config_files=files, default_config_dirs=[])
+        conf(
+            list(args),
+            project="micronova",
+            prog=prog,
+            usage=usage,
+            default_config_files=files,
+            default_config_dirs=[],
+        )
         for name, value in (overrides or {}).items():
             conf.set_override(name, value)
         for opt in OPTS:
@@ -173,8 +185,27 @@ def load(
     except cfg.ConfigFilesNotFoundError as exc:
         raise ConfigError(f"configuration file {', '.join(exc.config_files)} does not exist") from exc
     except (cfg.Error, ValueError) as exc:
-        raise ConfigError(f"configuration: {exc}") from exc
+        raise ConfigError(f"configuration: {re.sub(_LOCATION, '', str(exc))}") from exc
     return conf
+
+
+def _trusted(name: str) -> str:
+    """A file found in the current folder, if only we or root could have put it there: it may name code to load."""
+    found = Path(name).stat()
+    if found.st_uid not in {0, os.geteuid()} or found.st_mode & stat.S_IWOTH:
+        raise ConfigError(f"configuration file {name} belongs to somebody else: name it with --config-file to use it")
+    return name
+
+
+def unknown_options(conf: cfg.ConfigOpts) -> list[str]:
+    """Options in the configuration files that nothing here has: misspelt, or of 2011.2 and gone."""
+    known = {opt.name for opt in OPTS} | {opt.dest for opt in OPTS}
+    found: set[str] = set()
+    for name in conf.config_file or []:
+        sections: dict[str, dict[str, Any]] = {}
+        cfg.ConfigParser(name, sections).parse()
+        found |= sections.get("DEFAULT", {}).keys() - known
+    return sorted(found)
 
 
 def list_opts() -> list[tuple[str, list[cfg.Opt]]]:

@@ -48,6 +48,8 @@ def run(prog: str, argv: Sequence[str] | None, make: Callable[[ConfigOpts], Daem
         conf = conf_module.load(args=list(sys.argv[1:] if argv is None else argv), prog=prog)
         concurrency.choose(conf.executor)
         logs.set_up(conf)
+        for name in conf_module.unknown_options(conf):
+            LOG.warning("configuration: there is no option %s; ignored", name)
         daemon = make(conf)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: daemon.shut_down())

@@ -212,6 +212,7 @@ def _conclude_migration(host: Host, work: Work) -> None:
     if move is None or move.kind != "live-migration" or move.status in {"done", "error"}:
         raise AbortedError("the daemon stopped before the migration began")
     work.when_failed.append(lambda tx: migrate.give_back(tx, work.instance, move))
+    work.undo.callback(host.rpc.rollback_live_migration, work.context, move.dest_compute, work.instance.id)
     migrate.decide(work, move, host.rpc, AbortedError("the daemon stopped during the migration"))
 
 

@@ -14,7 +14,7 @@ from db.session import Database
 class Casts(Protocol):
     """What is needed of compute.rpcapi."""
 
-    def cast(self, context: RequestContext, host: str, verb: str, **args: int) -> bool:
+    def cast(self, context: RequestContext, host: str, verb: str, /, **args: int) -> bool:
         """Send a message; False when the bus did not take it."""
 
 

@@ -17,6 +17,7 @@ from oslo_config.cfg import ConfigOpts
 
 from compute import concurrency, process
 from compute.context import RequestContext
+from compute.errors import ConfigError
 
 LOG = logging.getLogger("compute.service")
 RECOVERED_AT_A_TIME = 16
@@ -55,6 +56,8 @@ class Service:
 
         conf = self._conf
         concurrency.check(conf)
+        if conf.firewall_driver != "noop":  # never fail open: a filter that was asked for and is not there is no filter
+            raise ConfigError(f"firewall_driver = {conf.firewall_driver}: there is only noop yet")
         settings = Settings.from_conf(conf)
         db = open_database(conf)
         self._undo.append(db.dispose)
@@ -206,7 +209,14 @@ class Service:
 
 def _within(timeout_s: float, step: Callable[[], object]) -> None:
     """Do `step`, but wait no longer for it than that: a verb may hang in its hypervisor for ever."""
-    thread = threading.Thread(target=step, name="stragglers", daemon=True)
+
+    def run() -> None:
+        try:
+            step()
+        except Exception as exc:  # it came after the connections were closed
+            LOG.debug("a straggler ended: %s", exc)
+
+    thread = threading.Thread(target=run, name="stragglers", daemon=True)
     thread.start()
     thread.join(timeout_s)
 

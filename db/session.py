@@ -7,7 +7,9 @@ serialization failure or a lost connection; so it must have no effect outside th
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
 import random
 import sqlite3
 import threading
@@ -176,6 +178,7 @@ def _engine(url: sa.URL, idle_timeout_s: int, pool_size: int, *, autocommit: boo
 def _sqlite_engine(url: sa.URL, pool_size: int, *, autocommit: bool) -> sa.Engine:
     if url.database and not Path(url.database).parent.is_dir():
         raise DatabaseUnreachableError(f"database {url.database}: its directory does not exist")
+    _create_private(url.database)
     engine = sa.create_engine(
         url, pool_size=pool_size, max_overflow=50, pool_use_lifo=True, connect_args={"check_same_thread": False}
     )
@@ -185,6 +188,13 @@ def _sqlite_engine(url: sa.URL, pool_size: int, *, autocommit: bool) -> sa.Engin
         # As the dialect's own begin: a listener would make every statement of the engine look for more of them.
         engine.dialect.do_begin = _sqlite_begin  # type: ignore[method-assign]
     return engine
+
+
+def _create_private(name: str | None) -> None:
+    """Make the file ours alone before SQLite makes it anyone's to read: it holds user data and keys."""
+    if name and not Path(name).exists():
+        with contextlib.suppress(OSError):  # SQLite says better than we could why it cannot be made
+            os.close(os.open(name, os.O_CREAT | os.O_WRONLY, 0o600))
 
 
 def _sqlite_connect(connection: sqlite3.Connection, _record: object) -> None:

@@ -57,7 +57,7 @@ def a_volume(**changes: Any) -> VolumeAttachment:
         "device": "/dev/vdb",
         "serial": f"vol-{number:08x}",
         "size_gb": 1,
-        "connection": {"protocol": "file", "path": f"/volumes/{number}"},
+        "connection": {"protocol": "file", "source": f"/volumes/{number}"},
     }
     return VolumeAttachment(**(defaults | changes))
 

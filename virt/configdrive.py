@@ -110,9 +110,10 @@ def _networks(vifs: Sequence[Vif]) -> Iterator[Json]:
     routed: set[int] = set()
     for vif in vifs:
         ours: Json = {"link": vif.dev, "network_id": str(vif.network.id)}
-        for address in (*vif.addresses, *vif.addresses_v6):
+        addresses: tuple[IPv4Interface | IPv6Interface, ...] = (*vif.addresses, *vif.addresses_v6)
+        for address in addresses:
             yield ours | _static(vif, address, routed)
-        if not vif.addresses and not vif.addresses_v6:
+        if not addresses:
             yield {"type": "ipv4_dhcp"} | ours
 
 

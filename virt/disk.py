@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 from virt.errors import DiskError, DiskFullError, ProcessError
@@ -45,6 +46,13 @@ class Disks:
         self._qemu_img(["convert", "-q", "-f", source_format, "-O", "qcow2", str(source), str(path)], _COPY_S)
         self.grow(path, "qcow2", size)
 
+    def flatten(self, source: Path, path: Path, guard: Callable[[], None]) -> None:
+        """A qcow2 at `path` with all that the qcow2 `source` shows, which needs neither it nor its base.
+
+        `guard` is called now and then; when it raises, the work ends at once.
+        """
+        self._qemu_img(["convert", "-q", "-f", "qcow2", "-O", "qcow2", str(source), str(path)], _COPY_S, guard=guard)
+
     def grow(self, path: Path, disk_format: str, size: int) -> None:
         """Make a disk that no guest uses at least `size` large; never shrinks it."""
         if self.virtual_size(path, disk_format) < size:
@@ -55,12 +63,12 @@ class Disks:
         info = self._qemu_img(["info", "-U", "--output=json", "-f", disk_format, str(path)])
         return int(json.loads(info)["virtual-size"])
 
-    def _qemu_img(self, words: list[str], timeout_s: float = _QUICK_S) -> str:
-        return self._run([self._program, *words], timeout_s)
+    def _qemu_img(self, words: list[str], timeout_s: float = _QUICK_S, **more: Callable[[], None]) -> str:
+        return self._run([self._program, *words], timeout_s, **more)
 
-    def _run(self, cmd: list[str], timeout_s: float) -> str:
+    def _run(self, cmd: list[str], timeout_s: float, **more: Callable[[], None]) -> str:
         try:
-            return self._execute(cmd, timeout_s=timeout_s, limits=_LIMITS)
+            return self._execute(cmd, timeout_s=timeout_s, limits=_LIMITS, **more)
         except ProcessError as exc:
             full = os.strerror(errno.ENOSPC) in exc.stderr
             raise (DiskFullError if full else DiskError)(str(exc)) from exc
@@ -72,6 +80,14 @@ def remove_tree(path: Path) -> None:
         shutil.rmtree(path)
     except FileNotFoundError:
         return
+    except OSError as exc:
+        raise _disk_error(exc, path) from exc
+
+
+def remove_file(path: Path) -> None:
+    """Remove a file; succeed if it is gone. Raises DiskError."""
+    try:
+        path.unlink(missing_ok=True)
     except OSError as exc:
         raise _disk_error(exc, path) from exc
 

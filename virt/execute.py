@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import subprocess
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from virt.errors import ProcessError
+
+_GUARD_S = 0.5
 
 Execute = Callable[..., str]
 """What `run` looks like to those who are handed one."""
@@ -24,21 +27,46 @@ class Limits:
         return ["prlimit", f"--as={self.address_space}", f"--cpu={self.cpu_s}", "--"]
 
 
-def run(cmd: Sequence[str], *, timeout_s: float = 60.0, limits: Limits | None = None) -> str:
+def run(
+    cmd: Sequence[str],
+    *,
+    timeout_s: float = 60.0,
+    limits: Limits | None = None,
+    guard: Callable[[], None] | None = None,
+) -> str:
     """Run `cmd` and return what it printed; it is dead on return, whatever happened.
 
-    Raises ProcessError when it fails, is not installed or passes `timeout_s`.
+    `guard` is called every half second and may end it by raising. Raises ProcessError when it fails, is not installed
+    or passes `timeout_s`.
     """
     words = [*(limits.prefix() if limits else []), *cmd]
     try:
-        done = subprocess.run(
-            words, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", timeout=timeout_s,
-            check=False, env={"LC_ALL": "C", "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
+        program = subprocess.Popen(
+            words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            errors="replace", env={"LC_ALL": "C", "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
         )  # fmt: skip
-    except subprocess.TimeoutExpired as exc:
-        raise ProcessError(list(cmd), None, f"killed after {timeout_s:g} s") from exc
     except OSError as exc:
         raise ProcessError(list(cmd), 127, str(exc)) from exc
-    if done.returncode:
-        raise ProcessError(list(cmd), done.returncode, done.stderr)
-    return done.stdout
+    with program:
+        try:
+            stdout, stderr = _wait(program, timeout_s, guard)
+        except subprocess.TimeoutExpired as exc:
+            raise ProcessError(list(cmd), None, f"killed after {timeout_s:g} s") from exc
+        finally:
+            program.kill()
+    if program.returncode:
+        raise ProcessError(list(cmd), program.returncode, stderr)
+    return stdout
+
+
+def _wait(program: subprocess.Popen[str], timeout_s: float, guard: Callable[[], None] | None) -> tuple[str, str]:
+    """What the program printed, once it has ended. Raises TimeoutExpired, and whatever `guard` raises."""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        left = max(0.0, deadline - time.monotonic())
+        try:
+            return program.communicate(timeout=left if guard is None else min(left, _GUARD_S))
+        except subprocess.TimeoutExpired:
+            if guard is None or left <= _GUARD_S:
+                raise
+            guard()

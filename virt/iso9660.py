@@ -14,9 +14,9 @@ import pycdlib
 _SECTOR = 2048
 _FIRST_DESCRIPTOR, _LAST_DESCRIPTOR = 16, 255
 _ROOT_RECORD, _RECORD_HEAD, _RECORD_DATE, _NAME_LENGTH = 156, 33, slice(18, 25), 32
-_DESCRIPTOR_DATES = range(813, 881, 17)  # made, changed, expires, effective
 _THE_DATE = bytes((70, 1, 1, 0, 0, 0, 0))  # 1970-01-01, UTC
 _THE_LONG_DATE, _NO_DATE = b"1970010100000000\0", b"0" * 16 + b"\0"
+_DESCRIPTOR_DATES = {813: _THE_LONG_DATE, 830: _THE_LONG_DATE, 847: _NO_DATE, 864: _THE_LONG_DATE}
 
 
 def image(files: Mapping[str, bytes], label: str) -> bytes:
@@ -52,8 +52,8 @@ def _forget_when(data: bytearray) -> None:
         start = sector * _SECTOR
         if data[start] == _LAST_DESCRIPTOR:
             return
-        for offset, date in zip(_DESCRIPTOR_DATES, (_THE_LONG_DATE, _THE_LONG_DATE, _NO_DATE, _THE_LONG_DATE)):
-            data[start + offset : start + offset + 17] = date
+        for offset, date in _DESCRIPTOR_DATES.items():
+            data[start + offset : start + offset + len(date)] = date
         for record in _records(data, start + _ROOT_RECORD):
             data[record + _RECORD_DATE.start : record + _RECORD_DATE.stop] = _THE_DATE
             _forget_time_stamps(data, record)

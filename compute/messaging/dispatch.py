@@ -167,7 +167,7 @@ def _measure(method: str, args: dict[str, Any]) -> None:
             raise InvalidInputError(f"{method}: arguments nested more than {MAX_DEPTH} deep")
         deeper: list[Any] = []
         for value in level:
-            size += len(value) if isinstance(value, str) else 8
+            size += 8 + (len(value) if isinstance(value, str) else 0)
             if size > MAX_ARGUMENTS_BYTES:
                 raise InvalidInputError(f"{method}: arguments of more than {MAX_ARGUMENTS_BYTES} bytes")
             deeper += _parts(method, value)

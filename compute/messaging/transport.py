@@ -76,6 +76,10 @@ class Bus:
             )
         except (oslo_messaging.InvalidTransportURL, oslo_messaging.DriverLoadFailure) as exc:
             raise UnreachableError(f"transport_url: {exc}") from exc
+        if self.url.startswith("rabbit:"):
+            from compute.messaging.rabbit import use_shared_exchanges
+
+            use_shared_exchanges(self._transport)
 
     def client(self, topic: str, version: str) -> Any:
         """An RPC client for `topic`; its casts are confirmed by the broker or raise one of PASSING."""

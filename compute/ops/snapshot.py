@@ -17,6 +17,7 @@ def snapshot(work: Work, settings: Settings) -> None:
     work.when_failed.append(lambda tx: discard(tx, image_id))
     driver = require(work.driver, Snapshots)
     path = path_of(settings, image_id)
+    path.parent.mkdir(parents=True, exist_ok=True)
     work.undo.callback(path.unlink, missing_ok=True)
     made = driver.snapshot(work.spec, str(path), work.progress)
 

@@ -1,6 +1,7 @@
 # Read an OpenStack config drive's JSON as far as the little guest needs it. One record per object.
 #   awk -v want=network  network_data.json ->  MAC ADDRESS/PREFIX GATEWAY      (one line per address; - where unknown)
 #   awk -v want=files    meta_data.json    ->  CONTENT_PATH PATH               (one line per personality file)
+#   awk -v want=keys     meta_data.json    ->  SSH_PUBLIC_KEY                  (one line per key)
 #   awk -v want=KEY      meta_data.json    ->  the first string called KEY
 
 function field(name) {
@@ -26,7 +27,8 @@ want == "network" && text("ip_address") {
 want == "network" && text("gateway") && text("network") ~ /^(0\.0\.0\.0|::|::\/0)$/ { gateway[count] = text("gateway") }
 
 want == "files" && text("content_path") { print text("content_path"), text("path") }
-want != "network" && want != "files" && !done && text(want) { print text(want); done = 1 }
+want == "keys" && text("type") == "ssh" { print text("data") }
+want !~ /^(network|files|keys)$/ && !done && text(want) { print text(want); done = 1 }
 
 END {
     for (i = 1; i <= count; i++)

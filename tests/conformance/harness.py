@@ -78,6 +78,10 @@ class World(ABC):
         """While entered, the hypervisor does not answer."""
         raise NotImplementedError("cut_off: declare it in missing_helpers")
 
+    def wait_for_agent(self, spec: InstanceSpec) -> None:
+        """Return when the agent in the guest answers."""
+        raise NotImplementedError("wait_for_agent: declare it in missing_helpers")
+
     def make_deaf(self, name: str) -> None:
         """The guest ignores ACPI requests from now on."""
         raise NotImplementedError("make_deaf: declare it in missing_helpers")
@@ -91,13 +95,15 @@ class World(ABC):
 class Target:
     """A driver under test. build: a context manager that yields a World, raising TargetUnavailableError.
 
-    missing: exactly the capabilities that the driver does not have. shared: build the world once a run, since that is
+    missing: exactly the capabilities that the driver does not have. unable: those that it has, and the hypervisor behind
+    this target has not. shared: build the world once a run, since that is
     slow; each test removes its guests. marks: `pytest.mark.real` and the like.
     """
 
     name: str
     build: Callable[[], AbstractContextManager[World]]
     missing: frozenset[str] = frozenset()
+    unable: frozenset[str] = frozenset()
     missing_helpers: frozenset[str] = frozenset()
     shared: bool = False
     marks: tuple[pytest.MarkDecorator, ...] = ()
@@ -126,6 +132,8 @@ def needs(driver: ComputeDriver, capability: type[Capability]) -> Capability:
     target = _target_of[id(driver)]
     if capability.__name__ in target.missing:
         pytest.skip(f"{DECLARED}{target.name} has no {capability.__name__}")
+    if capability.__name__ in target.unable:
+        pytest.skip(f"{DECLARED}the hypervisor of {target.name} is not able to do {capability.__name__}")
     return require(driver, capability)
 
 

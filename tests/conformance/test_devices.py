@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.builders import a_group, a_rule
-from tests.conformance.harness import needs
+from tests.conformance.harness import needs, needs_helper
 from virt.driver import (
     AttachesNics,
     AttachesVolumes,
@@ -212,8 +212,11 @@ def test_a_console_pool_has_an_address(driver):
     assert needs(driver, HasConsole).get_console_pool_info("vnc").address
 
 
-def test_the_agent_of_a_running_guest_obeys(driver, guest):
-    needs(driver, InjectsGuest).set_admin_password(guest, "s3cret")
+def test_the_agent_of_a_running_guest_obeys(driver, world, guest):
+    needs(driver, InjectsGuest)
+    needs_helper(world, "wait_for_agent")
+    world.wait_for_agent(guest)
+    driver.set_admin_password(guest, "s3cret")
     driver.inject_file(guest, "/etc/motd", b"hello\x00")
     driver.inject_network_info(guest)
     driver.reset_network(guest)

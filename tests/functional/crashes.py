@@ -117,5 +117,3 @@ def _about_guest(fact: GuestFact, host: str, rows: dict[str, Any], guests: dict[
     if row is None or row.host != host:
         found.append(f"guest {fact.name} of {row and row.host} is on {host}")
     return found
-
-

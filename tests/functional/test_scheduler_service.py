@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from compute.api import Accepted
-from compute.errors import NoValidHostError, NotAuthorizedError
+from compute.errors import NotAuthorizedError, NoValidHostError
 from compute.rpcapi import ComputeRPC
 from compute.scheduler_service import SchedulerService
 from compute.states import Vm

@@ -37,6 +37,7 @@ PACKAGES = {
     "virsh": "libvirt-clients",
     "qemu-system-x86_64": "qemu-system-x86",
     "qemu-img": "qemu-utils",
+    "qemu-ga": "qemu-guest-agent",
     "dnsmasq": "dnsmasq-base",
     "ip": "iproute2",
     "iptables": "iptables",

@@ -1,4 +1,7 @@
-"""The tables in docs/ that follow from the code. `python -m tests.unit.doc_tables` writes them where they belong."""
+"""What is generated from the code: the tables in docs/, docs/states.md, and the sample configuration.
+
+`.venv/bin/python -m tests.unit.doc_tables` writes it all where it belongs.
+"""
 
 from __future__ import annotations
 
@@ -7,15 +10,19 @@ import inspect
 from collections.abc import Iterator
 from pathlib import Path
 
+from oslo_config import generator
+
 from compute import errors
 from compute.cli import nouns
 from compute.cli.command import Argument, Noun, Verb
 from compute.cli.parser import FOLLOW
 from compute.manager import ComputeManager
 from compute.scheduler_manager import SchedulerManager
+from compute.states import as_markdown
 from virt import driver
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+WRAP = ("--wrap-width", "100")
 DOCUMENTS = sorted((REPOSITORY / "docs").glob("*.md"))
 
 
@@ -116,6 +123,13 @@ def filled(text: str) -> str:
     return text
 
 
-if __name__ == "__main__":
+def renew() -> None:
+    """Write everything in the repository that is generated: tables, docs/states.md and the sample configuration."""
     for path in DOCUMENTS:
         path.write_text(filled(path.read_text()))
+    (REPOSITORY / "docs/states.md").write_text(as_markdown())
+    generator.main(["--namespace", "micronova", *WRAP, "--output-file", str(REPOSITORY / "etc/micronova.conf.sample")])
+
+
+if __name__ == "__main__":
+    renew()

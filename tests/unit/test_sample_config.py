@@ -12,13 +12,14 @@ from compute import conf
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SAMPLE = REPOSITORY / "etc/micronova.conf.sample"
+RENEW = "run `.venv/bin/python -m tests.unit.doc_tables`"
 COMMAND = "oslo-config-generator --namespace micronova --wrap-width 100 --output-file etc/micronova.conf.sample"
 
 
 def test_the_sample_is_current(tmp_path: Path) -> None:
     program, *arguments = COMMAND.replace("etc/micronova.conf.sample", str(tmp_path / "sample")).split()
     subprocess.run([Path(sys.executable).with_name(program), *arguments], check=True, capture_output=True, cwd=tmp_path)
-    assert SAMPLE.read_text() == (tmp_path / "sample").read_text(), f"run `.venv/bin/{COMMAND}`"
+    assert SAMPLE.read_text() == (tmp_path / "sample").read_text(), RENEW
 
 
 def test_the_operator_guide_has_the_command() -> None:

@@ -6,11 +6,12 @@ from pathlib import Path
 
 from compute.states import MOVES, Task, Vm, as_markdown
 
+RENEW = "run `.venv/bin/python -m tests.unit.doc_tables`"
 STATES = Path(__file__).resolve().parents[2] / "docs/states.md"
 
 
 def test_the_page_is_current() -> None:
-    assert STATES.read_text() == as_markdown(), "run `.venv/bin/python -m compute.states > docs/states.md`"
+    assert STATES.read_text() == as_markdown(), RENEW
 
 
 def test_every_task_and_every_state_is_on_it() -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from virt import configdrive, image_format
-from virt.disk import Disks, remove_tree
+from virt.disk import Disks, remove_file, remove_tree
 from virt.driver import Progress
 from virt.errors import DiskError, DiskFullError, ImageError
 from virt.images import ImageCache
@@ -66,6 +67,29 @@ class Builder:
     def remove_config_drive(self, name: str) -> None:
         """Have no config drive; succeed if there is none."""
         self.layout(name).config_drive.unlink(missing_ok=True)
+
+    def make_rescue(self, name: str, rescue: InstanceSpec, progress: Progress) -> None:
+        """What a rescue boots, of `rescue`'s images, beside the guest's own files. Raises ImageError, DiskError."""
+        check_images(rescue)
+        layout = self.layout(name).rescue
+        size = self._fetch(rescue, layout, progress)
+        progress("making disks")
+        if rescue.image is not None:
+            layout.root.unlink(missing_ok=True)
+            self._make_root(rescue.image, layout, size)
+
+    def has_rescue(self, name: str) -> bool:
+        """True when there are files of a rescue, finished or not."""
+        return any(path.exists() for path in self.layout(name).rescue.bootable)
+
+    def remove_rescue(self, name: str) -> None:
+        """Remove what a rescue boots; succeed if it is gone."""
+        for path in self.layout(name).rescue.bootable:
+            remove_file(path)
+
+    def copy_root(self, name: str, path: Path, guard: Callable[[], None]) -> None:
+        """The root disk of a guest that is off, with all that it is an overlay of, as a qcow2 at `path`."""
+        self._disks.flatten(self.layout(name).root, path, guard)
 
     def is_half_made(self, name: str) -> bool:
         """True when the guest of this name was being made when its maker died."""

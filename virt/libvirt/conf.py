@@ -26,6 +26,8 @@ OPTS: list[cfg.Opt] = [
                      "file, metadata or a password to hand over."),
     cfg.FloatOpt("guest_agent_timeout", default=30.0, min=1.0,
                  help="Seconds that the agent in a guest may take to do what it was asked."),
+    cfg.FloatOpt("device_unplug_timeout", default=60.0, min=1.0,
+                 help="Seconds that a guest may take to let go of a volume or an interface."),
     cfg.BoolOpt("start_guests_on_host_boot", default=False, help="Have libvirt start guests when the host boots."),
     cfg.BoolOpt("vnc_enabled", default=True, help="Give guests a screen that is reached by VNC."),
     cfg.StrOpt("vncserver_host", default="127.0.0.1",

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from virt import configdrive
 from virt.libvirt.layout import Layout
+from virt.libvirt.volume_disks import volume_disks
 from virt.libvirt.xml.console import Serial, Video, Vnc
 from virt.libvirt.xml.devices import Channel, Controller, MemoryBalloon, Rng
 from virt.libvirt.xml.disk import Disk
@@ -62,9 +63,9 @@ def domain_for(spec: InstanceSpec, layout: Layout, platform: Platform) -> Domain
         cpu=Cpu(mode=platform.cpu_mode) if platform.cpu_mode else None,
         clock="localtime" if spec.os_type == "windows" else "utc",
         emulator=platform.emulator,
-        disks=(*_disks(spec, layout, platform), *_config_drive(spec, layout, platform)),
+        disks=(*_own_and_volumes(spec, layout, platform), *_config_drive(spec, layout, platform)),
         controllers=(Controller(type="usb", model="none"),),
-        interfaces=tuple(_interface(vif) for vif in spec.vifs),
+        interfaces=tuple(interface_for(vif) for vif in spec.vifs),
         serial=Serial(log_file=str(layout.console_log), log_append="on"),
         channels=(Channel(name=_AGENT),),
         vnc=_vnc(platform),
@@ -72,6 +73,19 @@ def domain_for(spec: InstanceSpec, layout: Layout, platform: Platform) -> Domain
         balloon=MemoryBalloon(stats_period_s=10),
         rng=Rng(),
     )
+
+
+def rescue_domain_for(spec: InstanceSpec, rescue: InstanceSpec, layout: Layout, platform: Platform) -> Domain:
+    """The domain of a guest that boots `rescue`'s images, with its own root as the next disk and nothing else of it."""
+    bare = replace(
+        spec, image=rescue.image, kernel=rescue.kernel, ramdisk=rescue.ramdisk, ephemeral_gb=0, swap_mb=0, volumes=()
+    )
+    rescued = domain_for(bare, layout.rescue, platform)
+    count = 1 if rescue.image else 0
+    boots = tuple(disk.replace(serial=root_serial(spec, "rescue")) for disk in rescued.disks[:count])
+    own = _disks(spec, layout, platform)[:1] if spec.image else ()
+    beside = tuple(disk.replace(target="vdb" if boots else "vda") for disk in own)
+    return rescued.replace(disks=(*boots, *beside, *rescued.disks[count:]))
 
 
 def stamp_for(spec: InstanceSpec, cluster: str) -> Stamp:
@@ -117,6 +131,11 @@ def _disks(spec: InstanceSpec, layout: Layout, platform: Platform) -> tuple[Disk
     )  # fmt: skip
 
 
+def _own_and_volumes(spec: InstanceSpec, layout: Layout, platform: Platform) -> tuple[Disk, ...]:
+    own = _disks(spec, layout, platform)
+    return (*own, *volume_disks(spec, own, platform.disk_cache))
+
+
 def _config_drive(spec: InstanceSpec, layout: Layout, platform: Platform) -> tuple[Disk, ...]:
     """A CD: it takes no name from the virtio disks, so volumes are called in the guest what users asked for."""
     if not platform.has_config_drive(spec):
@@ -128,7 +147,8 @@ def _config_drive(spec: InstanceSpec, layout: Layout, platform: Platform) -> tup
     return (drive,)
 
 
-def _interface(vif: Vif) -> Interface:
+def interface_for(vif: Vif) -> Interface:
+    """An interface of a guest."""
     return Interface(mac=vif.mac, bridge=vif.bridge, dev=vif.dev)
 
 

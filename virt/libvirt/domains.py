@@ -147,6 +147,29 @@ class Domains:
         """What `work` returns for the guest, on a lane of its agent's own. Raises GuestNotFoundError."""
         return self._host.call(f"{spec.name} (agent)", lambda c: work(self._own(c, spec)), timeout_s)
 
+    def ask(self, spec: InstanceSpec, work: Callable[[lv.Domain], Result], timeout_s: float | None = None) -> Result:
+        """What `work` returns for the guest, on its lane. Raises GuestNotFoundError."""
+        return self._host.call(spec.name, lambda c: work(self._own(c, spec)), timeout_s)
+
+    def define(self, spec: InstanceSpec, xml: str) -> None:
+        """Have `xml` be what the guest is when it is started next. Raises GuestNotFoundError."""
+
+        def work(connection: lv.Connection) -> None:
+            self._own(connection, spec)
+            connection.defineXML(xml)
+
+        self._host.call(spec.name, work)
+
+    def documents_of_others(self, spec: InstanceSpec) -> list[tuple[str, str]]:
+        """Every other guest's name and domain, as it runs or would run, whoever made it."""
+
+        def work(connection: lv.Connection) -> list[tuple[str, str]]:
+            others = [domain for domain in connection.listAllDomains() if domain.UUIDString() != spec.uuid]
+            found = [(domain.name(), lv.document_of(domain)) for domain in others]
+            return [(name, document) for name, document in found if document is not None]
+
+        return self._host.call("(disks)", work)
+
     def pause(self, spec: InstanceSpec) -> None:
         """Freeze the CPUs."""
         self._host.call(spec.name, lambda connection: self._own(connection, spec).suspend())

@@ -14,12 +14,16 @@ from oslo_config.cfg import ConfigOpts
 from virt import conf as virt_conf
 from virt.disk import Disks
 from virt.driver import (
+    AttachesNics,
+    AttachesVolumes,
     ComputeDriver,
     HasConsole,
     InjectsGuest,
     Pausable,
     Progress,
     ReportsStats,
+    Rescuable,
+    Snapshots,
     Suspendable,
     no_progress,
 )
@@ -28,17 +32,23 @@ from virt.firewall.noop import NoopFirewall
 from virt.images import ImageCache
 from virt.libvirt import conf as libvirt_conf
 from virt.libvirt import console, power
+from virt.libvirt import rescue as rescuing
 from virt.libvirt.agent import Agents
 from virt.libvirt.build import CACHE, Builder
 from virt.libvirt.calls import Calls, Threads
-from virt.libvirt.domain import Platform, domain_for
+from virt.libvirt.devices import Devices
+from virt.libvirt.domain import Platform, domain_for, rescue_domain_for
 from virt.libvirt.domains import Domains
 from virt.libvirt.doors import Doors
 from virt.libvirt.guest_type import best_type
 from virt.libvirt.host import Host
 from virt.libvirt.layout import Layout
+from virt.libvirt.nics import Nics
 from virt.libvirt.resources import HostFacts, host_facts, host_resources
+from virt.libvirt.secrets import Secrets
+from virt.libvirt.snapshots import Snapshotter
 from virt.libvirt.stats import Stats
+from virt.libvirt.volumes import Volumes
 from virt.network import Bridges
 from virt.power_state import Power
 from virt.spec import (
@@ -50,12 +60,18 @@ from virt.spec import (
     HostResources,
     InstanceSpec,
     InterfaceStats,
+    SnapshotResult,
+    Vif,
+    VolumeAttachment,
 )
 
 LOG = logging.getLogger(__name__)
 
 
-class LibvirtDriver(ComputeDriver, Pausable, Suspendable, HasConsole, InjectsGuest, ReportsStats):
+class LibvirtDriver(
+    ComputeDriver, Pausable, Suspendable, Rescuable, Snapshots, AttachesVolumes, AttachesNics, HasConsole, InjectsGuest,
+    ReportsStats,
+):  # fmt: skip
     """Guests of one libvirt. Everything it uses is handed in; `platform.arch` may be left for libvirt to tell."""
 
     name = "libvirt"
@@ -71,12 +87,17 @@ class LibvirtDriver(ComputeDriver, Pausable, Suspendable, HasConsole, InjectsGue
         doors: Doors | None = None,
         agents: Agents | None = None,
         autostart: bool = False,
+        unplug_timeout_s: float = 60.0,
     ) -> None:
         self._host, self._platform, self._builder = host, platform, builder
         self._networks, self._firewall, self._autostart = networks, firewall, autostart
         self._domains, self._stats = Domains(host, platform.cluster), Stats(host)
         self._doors = doors or Doors(host.calls.threads)
         self._agents = agents or Agents(host, platform.cluster)
+        devices = Devices(self._domains, unplug_timeout_s=unplug_timeout_s)
+        self._volumes = Volumes(self._domains, devices, Secrets(host), cache=platform.disk_cache)
+        self._nics = Nics(devices, networks, firewall)
+        self._snapshots = Snapshotter(self._domains, builder, self._agents)
         self._facts: HostFacts | None = None
 
     @classmethod
@@ -102,6 +123,7 @@ class LibvirtDriver(ComputeDriver, Pausable, Suspendable, HasConsole, InjectsGue
             agents=Agents(host, conf.cluster_id, timeout_s=conf.guest_agent_timeout),
             doors=Doors(host.calls.threads, conf.console_address, ttl_s=conf.vnc_token_ttl),
             autostart=conf.start_guests_on_host_boot,
+            unplug_timeout_s=conf.device_unplug_timeout,
         )
 
     def init_host(self, host: str) -> None:
@@ -124,6 +146,7 @@ class LibvirtDriver(ComputeDriver, Pausable, Suspendable, HasConsole, InjectsGue
         self._clear_the_place(spec)
         with ExitStack() as undo:
             undo.callback(self._take_back, spec)
+            self._volumes.prepare(spec)
             for vif in spec.vifs:
                 progress("preparing networks")
                 self._networks.ensure(vif.network)
@@ -143,6 +166,7 @@ class LibvirtDriver(ComputeDriver, Pausable, Suspendable, HasConsole, InjectsGue
     def destroy(self, spec: InstanceSpec) -> None:
         self._domains.remove(spec)
         self._firewall.unfilter_instance(spec)
+        self._volumes.forget(spec)
         self._builder.remove(spec.name)
 
     def reboot(self, spec: InstanceSpec, *, hard: bool = True, timeout_s: float = 60.0) -> None:
@@ -176,6 +200,30 @@ class LibvirtDriver(ComputeDriver, Pausable, Suspendable, HasConsole, InjectsGue
 
     def resume(self, spec: InstanceSpec) -> None:
         power.resume(self._domains, spec)
+
+    def rescue(self, spec: InstanceSpec, rescue: InstanceSpec, progress: Progress = no_progress) -> None:
+        self._prepared(replace(spec, volumes=()))  # a rescue needs none: they may be what is broken
+        layout = self._builder.layout(spec.name)
+        boot = rescue_domain_for(spec, rescue, layout, self._platform).xml()
+        rescuing.rescue(self._domains, self._builder, spec, rescue, boot, self._xml(spec, layout), progress)
+
+    def unrescue(self, spec: InstanceSpec) -> None:
+        rescuing.unrescue(self._domains, self._builder, spec, self._prepared(spec))
+
+    def snapshot(self, spec: InstanceSpec, path: str, progress: Progress = no_progress) -> SnapshotResult:
+        return self._snapshots.snapshot(spec, Path(path), progress)
+
+    def attach_volume(self, spec: InstanceSpec, volume: VolumeAttachment) -> None:
+        self._volumes.attach(spec, volume)
+
+    def detach_volume(self, spec: InstanceSpec, volume: VolumeAttachment) -> None:
+        self._volumes.detach(spec, volume)
+
+    def attach_nic(self, spec: InstanceSpec, vif: Vif) -> None:
+        self._nics.attach(spec, vif)
+
+    def detach_nic(self, spec: InstanceSpec, vif: Vif) -> None:
+        self._nics.detach(spec, vif)
 
     def get_console_output(self, spec: InstanceSpec, max_bytes: int = 65536) -> str:
         self._domains.power(spec)
@@ -249,6 +297,7 @@ class LibvirtDriver(ComputeDriver, Pausable, Suspendable, HasConsole, InjectsGue
         """
         if self._domains.power(spec) is not Power.SUSPENDED or not keep_memory:
             self._tell(spec)
+        self._volumes.prepare(spec)
         for vif in spec.vifs:
             self._networks.ensure(vif.network)
         self._firewall.prepare_instance_filter(spec)

@@ -46,6 +46,9 @@ UNDEFINE_WHAT_EVERY_HYPERVISOR_CAN = (
 START_AFRESH = libvirt.VIR_DOMAIN_START_FORCE_BOOT
 METADATA_ELEMENT = libvirt.VIR_DOMAIN_METADATA_ELEMENT
 LIST_MANAGED_SAVE = libvirt.VIR_CONNECT_LIST_DOMAINS_MANAGEDSAVE
+AFFECT_LIVE, AFFECT_CONFIG = libvirt.VIR_DOMAIN_AFFECT_LIVE, libvirt.VIR_DOMAIN_AFFECT_CONFIG
+XML_INACTIVE = libvirt.VIR_DOMAIN_XML_INACTIVE
+JOB_ENDED = libvirt.VIR_DOMAIN_JOB_STATS_COMPLETED | libvirt.VIR_DOMAIN_JOB_STATS_KEEP_COMPLETED
 STATS_STATE, STATS_VCPU = libvirt.VIR_DOMAIN_STATS_STATE, libvirt.VIR_DOMAIN_STATS_VCPU
 STATS_RUNNING = libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_RUNNING
 STATS_NOWAIT = libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT
@@ -194,7 +197,7 @@ def undefine(domain: Domain) -> None:
 
 
 def press_power_button(domain: Domain) -> None:
-    """Ask the guest to shut down, by ACPI: left to itself libvirt asks the agent first, and waits for one that hangs."""
+    """Ask the guest to shut down, by ACPI: by itself libvirt asks the agent first, and waits for one that hangs."""
     try:
         domain.shutdownFlags(libvirt.VIR_DOMAIN_SHUTDOWN_ACPI_POWER_BTN)
     except libvirt.libvirtError as exc:
@@ -237,6 +240,42 @@ def metadata_of(domain: Domain, namespace: str) -> str | None:
             raise
         return None
     return text
+
+
+def is_backing_up(domain: Domain) -> bool:
+    """True while a backup job of the domain runs."""
+    job = domain.jobStats(0)
+    return bool(job.get("type")) and job.get("operation") == libvirt.VIR_DOMAIN_JOB_OPERATION_BACKUP
+
+
+def document_of(domain: Domain) -> str | None:
+    """The domain as it runs, or as it is defined when it does not; None when it went away."""
+    try:
+        text: str = domain.XMLDesc(0)
+    except libvirt.libvirtError as exc:
+        if exc.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:
+            raise
+        return None
+    return text
+
+
+def secrets_of(connection: Connection) -> list[Any]:
+    """Every secret that this libvirt keeps; none where it keeps no secrets at all."""
+    try:
+        return list(connection.listAllSecrets())
+    except libvirt.libvirtError as exc:
+        if exc.get_error_code() != libvirt.VIR_ERR_NO_SUPPORT:
+            raise
+        return []
+
+
+def undefine_secret(secret: Any) -> None:
+    """Forget a secret; succeed if it is gone."""
+    try:
+        secret.undefine()
+    except libvirt.libvirtError as exc:
+        if exc.get_error_code() != libvirt.VIR_ERR_NO_SECRET:
+            raise
 
 
 def run_event_loop(calls: Calls) -> None:

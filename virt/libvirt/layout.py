@@ -13,9 +13,10 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """One guest's directory."""
+    """One guest's directory. suffix: `.rescue` for what a rescue boots, which lies beside the guest's own files."""
 
     directory: Path
+    suffix: str = ""
 
     @classmethod
     def of(cls, instances_path: Path, name: str) -> Layout:
@@ -25,14 +26,19 @@ class Layout:
         return cls(instances_path / name)
 
     @property
+    def rescue(self) -> Layout:
+        """Where what a rescue boots is."""
+        return Layout(self.directory, ".rescue")
+
+    @property
     def root(self) -> Path:
         """The root disk, a qcow2."""
-        return self.directory / "disk"
+        return self.directory / f"disk{self.suffix}"
 
     @property
     def root_base(self) -> Path:
         """The image that the root disk is an overlay of: a hard link on the cache."""
-        return self.directory / "disk.base"
+        return self.directory / f"disk{self.suffix}.base"
 
     @property
     def ephemeral(self) -> Path:
@@ -52,17 +58,27 @@ class Layout:
     @property
     def kernel(self) -> Path:
         """The kernel that the hypervisor loads: a hard link on the cache."""
-        return self.directory / "kernel"
+        return self.directory / f"kernel{self.suffix}"
 
     @property
     def ramdisk(self) -> Path:
         """Its ramdisk: a hard link on the cache."""
-        return self.directory / "ramdisk"
+        return self.directory / f"ramdisk{self.suffix}"
 
     @property
     def console_log(self) -> Path:
         """What the guest prints; virtlogd keeps older parts beside it as `.0`, `.1`."""
         return self.directory / "console.log"
+
+    @property
+    def bootable(self) -> tuple[Path, ...]:
+        """The files that a boot may need."""
+        return (self.root, self.root_base, self.kernel, self.ramdisk)
+
+    @property
+    def snapshot(self) -> Path:
+        """A snapshot that is being made."""
+        return self.directory / "disk.snapshot"
 
     @property
     def unfinished(self) -> Path:

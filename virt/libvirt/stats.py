@@ -32,7 +32,8 @@ class Stats:
 
         def work(connection: Connection) -> list[str]:
             devices = etree.fromstring(connection.lookupByName(name).XMLDesc(0)).findall(f"devices/{kind}")
-            return [str(one.find("target").get("dev")) for one in devices if one.get("device") != "cdrom"]
+            found = [one.find("target") for one in devices if one.get("device") != "cdrom"]
+            return [str(target.get("dev")) for target in found if target is not None]
 
         return self._host.call(name, work)
 

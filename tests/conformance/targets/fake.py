@@ -64,6 +64,9 @@ class FakeWorld(World):
         yield
         self.driver.faults.unreachable(False)
 
+    def wait_for_agent(self, spec: InstanceSpec) -> None:
+        """There from the start."""
+
     def make_deaf(self, name: str) -> None:
         self.driver.hypervisor.make_deaf(name)
 

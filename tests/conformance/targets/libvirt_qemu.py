@@ -6,6 +6,7 @@ import functools
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ import pytest
 from tests.builders import a_guest, a_network, a_vif, a_volume, an_image
 from tests.conformance.harness import Target, World
 from tests.conformance.targets.libvirt_test import MISSING
-from tests.integration.processes import require_program
+from tests.integration.processes import require_program, wait_until
 from tests.integration.servers import REPOSITORY, LibvirtHost, running
 from virt.spec import InstanceSpec, Vif, VolumeAttachment
 
@@ -54,7 +55,10 @@ class QemuWorld(World):
         return self.make_guest(**({"image": an_image(location=str(GUEST / "nowhere"))} | changes))
 
     def make_volume(self, **changes: Any) -> VolumeAttachment:
-        return a_volume(**changes)
+        volume = a_volume(**changes)
+        path = self._server.folder / volume.serial
+        path.write_bytes(bytes(1024**2))
+        return replace(volume, connection={"protocol": "file", "source": str(path)})
 
     def make_vif(self) -> Vif:
         return a_vif(network=a_network(bridge="br-conformance"))
@@ -82,6 +86,16 @@ class QemuWorld(World):
         self._server.start_libvirtd()
         self._host.forgive()
 
+    def wait_for_agent(self, spec: InstanceSpec) -> None:
+        def answers() -> bool:
+            try:
+                self._server.run("virsh", "qemu-agent-command", spec.name, '{"execute": "guest-ping"}')
+            except RuntimeError:
+                return False
+            return True
+
+        wait_until(answers, 10, f"the agent in {spec.name}")
+
     def make_deaf(self, name: str) -> None:
         """A guest that has just been started is: its kernel does not run yet."""
 
@@ -89,7 +103,7 @@ class QemuWorld(World):
 @contextmanager
 def build() -> Iterator[QemuWorld]:
     """A host in namespaces of its own; the little guest is built when it is not there."""
-    for program in ("busybox", "mkfs.ext4", "qemu-img"):
+    for program in ("busybox", "mkfs.ext4", "qemu-ga", "qemu-img"):
         require_program(program)
     subprocess.run([REPOSITORY / "etc/guest/build", GUEST], check=True, capture_output=True, timeout=300)
     with running(functools.partial(LibvirtHost, name="conformance", network=True)) as server:

@@ -121,11 +121,15 @@ def build() -> Iterator[TestDriverWorld]:
         world.close()
 
 
-MISSING = frozenset({
-    "Rescuable", "Resizable", "LiveMigratable", "SharesStorage", "Snapshots", "AttachesVolumes", "AttachesNics",
-    "InjectsGuest", "FiltersTraffic",
-})  # fmt: skip
+MISSING = frozenset({"Resizable", "LiveMigratable", "SharesStorage", "FiltersTraffic"})
+UNABLE = frozenset({"Snapshots", "AttachesVolumes", "AttachesNics"})  # it has no backup jobs and no hot plug
 
 TARGETS = [
-    Target(name="libvirt-test", build=build, missing=MISSING, missing_helpers=frozenset({"second", "make_deaf"})),
+    Target(
+        name="libvirt-test",
+        build=build,
+        missing=MISSING,
+        unable=UNABLE,
+        missing_helpers=frozenset({"second", "make_deaf", "wait_for_agent"}),
+    ),
 ]

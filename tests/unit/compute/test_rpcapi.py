@@ -37,7 +37,7 @@ class Client:
         self._server = server  # type: ignore[assignment]
         return self
 
-    def cast(self, _context: Any, verb: str, **args: Any) -> None:
+    def cast(self, _context: Any, verb: str, /, **args: Any) -> None:
         """Note it, or fail."""
         if self._error is not None:
             raise self._error

@@ -9,11 +9,21 @@ import pytest
 from oslo_config import cfg
 
 from tests.builders import a_vif, an_image
+from virt import configdrive
 from virt.connection import get_connection
 from virt.disk import Disks
-from virt.errors import DiskError, DriverConfigError, GuestExistsError, ImageError, NetworkError, VirtError
+from virt.errors import (
+    DiskError,
+    DriverConfigError,
+    GuestExistsError,
+    GuestStateError,
+    ImageError,
+    NetworkError,
+    VirtError,
+)
 from virt.firewall.noop import NoopFirewall
 from virt.images import ImageCache
+from virt.libvirt.build import Builder
 from virt.libvirt.domains import Domains
 from virt.libvirt.driver import LibvirtDriver
 from virt.power_state import Power
@@ -24,6 +34,7 @@ STEPS = [
     (Disks, "create_overlay"),
     (Disks, "create_empty"),
     (Disks, "create_swap"),
+    (Builder, "write_config_drive"),
     (NoopFirewall, "setup_basic_filtering"),
     (NoopFirewall, "prepare_instance_filter"),
     (Domains, "boot"),
@@ -245,3 +256,72 @@ def test_a_full_disk_is_a_disk_error(world, monkeypatch):
     monkeypatch.setattr(Disks, "create_swap", lambda *_args: (_ for _ in ()).throw(DiskError("full")))
     with pytest.raises(DiskError):
         world.driver.spawn(full_guest(world))
+
+
+def drive(world, spec):
+    return world.instances / spec.name / "disk.config"
+
+
+def test_a_config_drive_follows_the_spec_whenever_the_guest_is_defined(world):
+    spec = world.make_guest(hostname="alpha")
+    world.driver.spawn(spec)
+    assert drive(world, spec).read_bytes() == configdrive.image(spec)
+    for verb, hostname in (("reboot", "beta"), ("power_on", "gamma")):
+        renamed = dataclasses.replace(spec, hostname=hostname)
+        getattr(world.driver, verb)(renamed)
+        assert drive(world, spec).read_bytes() == configdrive.image(renamed)
+        world.driver.power_off(spec)
+    assert drive(world, spec).stat().st_mode & 0o777 == 0o600
+    world.driver.destroy(spec)
+    assert world.leftovers(spec) == []
+
+
+def test_a_guest_that_goes_on_from_memory_keeps_its_config_drive(world):
+    spec = world.make_guest()
+    world.driver.spawn(spec)
+    world.driver.suspend(spec)
+    renamed = dataclasses.replace(spec, hostname="renamed")
+    world.driver.inject_network_info(renamed)
+    world.driver.power_on(renamed)
+    assert drive(world, spec).read_bytes() == configdrive.image(spec)
+
+
+def test_a_guest_with_nothing_to_read_has_no_config_drive_where_they_are_not_forced(world):
+    world.driver._platform = dataclasses.replace(world.driver._platform, force_config_drive=False)
+    spec = world.make_guest(metadata={"a": "b"})
+    world.driver.spawn(spec)
+    assert drive(world, spec).exists()
+    world.driver.reboot(dataclasses.replace(spec, metadata={}))
+    assert not drive(world, spec).exists()
+
+
+def test_malformed_user_data_is_named_and_nothing_is_left(world):
+    spec = world.make_guest(user_data="?")
+    with pytest.raises(DiskError, match="user data is not base64"):
+        world.driver.spawn(spec)
+    assert world.leftovers(spec) == []
+
+
+def test_new_network_facts_of_a_guest_that_is_off_are_on_its_next_drive(world):
+    spec = world.make_guest()
+    world.driver.spawn(spec)
+    world.driver.power_off(spec)
+    moved = dataclasses.replace(spec, vifs=(a_vif(),))
+    world.driver.inject_network_info(moved)
+    assert drive(world, spec).read_bytes() == configdrive.image(moved)
+
+
+@pytest.mark.parametrize("verb", ["set_admin_password", "inject_file", "reset_network"])
+def test_no_agent_is_asked_in_a_guest_that_does_not_run(world, verb):
+    spec = world.make_guest()
+    world.driver.spawn(spec)
+    world.driver.pause(spec)
+    arguments = {"set_admin_password": ["x"], "inject_file": ["/x", b"x"], "reset_network": []}[verb]
+    with pytest.raises(GuestStateError, match="is PAUSED, so no agent answers in it"):
+        getattr(world.driver, verb)(spec, *arguments)
+
+
+def test_a_config_drive_is_not_counted_among_the_disks(world):
+    spec = world.make_guest()
+    world.driver.spawn(spec)
+    assert world.driver.list_disks(spec.name) == ["vda"]

@@ -48,12 +48,13 @@ DOCUMENTS = {
     "kvm": document(KVM, vcpus=4, memory_mb=2048, os_type="windows"),
     "no-screen": document(dataclasses.replace(QEMU, vnc_listen=None)),
     "q35-image": document(image=an_image(properties={"hw_machine_type": "q35"})),
+    "no-config-drive": document(dataclasses.replace(QEMU, force_config_drive=False)),
 }
 # Properties that no guest of this slice has, so that no document above shows them.
 EXTRA = Domain(
     **{f.name: getattr(DOCUMENTS["disk"], f.name) for f in dataclasses.fields(Domain)}
     | {
-        "disks": (Disk(format="raw", file="/config", target="vdd", readonly=True),),
+        "disks": (Disk(format="raw", file="/config", target="vdd"),),
         "interfaces": (
             Interface(mac="02:16:3e:00:00:01", bridge="br100", dev="tap1", filter="nova-instance-1",
                       filter_parameters=(FilterParameter(name="IP", value="10.0.0.3"),)),
@@ -115,6 +116,10 @@ def test_a_stamp_is_read_back():
 )
 def test_what_is_no_stamp_is_none(text):
     assert Stamp.read(text) is None
+
+
+def test_a_guest_with_something_to_read_has_a_config_drive_where_they_are_not_forced():
+    assert document(dataclasses.replace(QEMU, force_config_drive=False), key_data="k").disks[-1].device == "cdrom"
 
 
 def test_an_image_cannot_choose_a_machine_outside_the_closed_set():

@@ -1,0 +1,60 @@
+"""Configuration: where it is found, and what a wrong one is told."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from compute import conf
+from compute.errors import ConfigError
+from compute.service import Service
+
+
+def write(path: Path, text: str) -> str:
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("[DEFAULT]\n" + text)
+    return str(path)
+
+
+def test_a_missing_file_is_named() -> None:
+    with pytest.raises(ConfigError, match=r"/no/such\.conf does not exist"):
+        conf.load(["/no/such.conf"])
+
+
+@pytest.mark.parametrize(
+    "line", ["report_interval = soon", "rpc_thread_pool_size = 0", "executor = fibers", "verbose = perhaps"]
+)
+def test_a_value_of_the_wrong_type_is_named_in_one_line(tmp_path: Path, line: str) -> None:
+    with pytest.raises(ConfigError, match=line.split(" = ")[0]) as caught:
+        conf.load([write(tmp_path / "f.conf", line)])
+    assert "LocationInfo" not in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_file_in_the_state_folder_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path / ".state" / "micronova.conf", "host = here")
+    monkeypatch.chdir(tmp_path)
+    assert conf.load().host == "here"
+
+
+def test_a_file_that_anyone_may_write_is_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = write(tmp_path / ".state" / "micronova.conf", "compute_driver = evil.Driver")
+    Path(found).chmod(0o666)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match="belongs to somebody else"):
+        conf.load()
+
+
+def test_options_that_do_not_exist_are_found(tmp_path: Path) -> None:
+    loaded = conf.load([write(tmp_path / "f.conf", "rabbit_host = h\nhost = h\n")])
+    assert conf.unknown_options(loaded) == ["rabbit_host"]
+
+
+@pytest.mark.parametrize("driver", ["iptables", "nwfilter", "my.Firewall"])
+def test_a_filter_that_is_not_there_keeps_the_daemon_from_starting(tmp_path: Path, driver: str) -> None:
+    loaded = conf.load([write(tmp_path / "f.conf", f"firewall_driver = {driver}\nstate_path = {tmp_path}\n")])
+    with pytest.raises(ConfigError, match=f"firewall_driver = {driver}"):
+        Service(loaded).start()
+    assert "nova.sqlite" not in os.listdir(tmp_path)

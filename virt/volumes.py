@@ -1,0 +1,219 @@
+"""Where a volume's bytes are, and whether this host can reach them. Nothing is attached here.
+
+A connection says `protocol`, `source` and, for servers that ask who is there, `auth`:
+
+    file    /absolute/path                          a raw file
+    block   /dev/disk/by-id/...                     a block device of this host
+    nbd     //HOST[:PORT]/EXPORT                    or ///EXPORT?socket=/path for a unix socket
+    iscsi   PORTAL[:PORT][,GROUP] TARGET LUN        as 2011.2 wrote it, or //PORTAL[:PORT]/TARGET/LUN
+    rbd     POOL/IMAGE                              or //MONITOR[:PORT][,MONITOR...]/POOL/IMAGE
+
+A host is a name, an IPv4 address or an IPv6 address in brackets. auth: `CHAP USER SECRET` (iscsi) or `CEPHX USER KEY`
+(rbd).
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+import stat
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
+
+from virt.errors import VolumeError
+from virt.spec import VolumeAttachment
+
+_DEVICE = re.compile(r"(?:/dev/)?(?:vd|xvd|sd|hd)([a-z]{1,2})")
+_SERIAL = re.compile(r"[A-Za-z0-9_.+-]{1,20}")
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff\ufffe\uffff]")
+_METHODS = {"iscsi": "CHAP", "rbd": "CEPHX"}
+_PORTS = {"nbd": 10809, "iscsi": 3260}
+_CONNECT_S = 5.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Endpoint:
+    """A server: a host with a port (None: the protocol's own), or a unix socket."""
+
+    host: str = ""
+    port: int | None = None
+    socket: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Auth:
+    """Who a server is told that we are."""
+
+    user: str
+    secret: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VolumeSource:
+    """A parsed connection. name: a path (file, block), an export (nbd), `target/lun` (iscsi) or `pool/image` (rbd)."""
+
+    protocol: str
+    name: str
+    endpoints: tuple[Endpoint, ...] = ()
+    auth: Auth | None = None
+
+    @property
+    def is_network(self) -> bool:
+        """True when the hypervisor talks to a server by itself."""
+        return self.protocol in {"nbd", "iscsi", "rbd"}
+
+
+def source_of(volume: VolumeAttachment) -> VolumeSource:
+    """Where a volume is. Raises VolumeError, which never carries the secret."""
+    protocol, text = volume.connection.get("protocol", ""), volume.connection.get("source", "")
+    parse = _PARSERS.get(protocol)
+    if parse is None:
+        raise _wrong(volume, f"{protocol!r:.20} is none of {', '.join(_PARSERS)}")
+    if not text or _UNPRINTABLE.search(text):
+        raise _wrong(volume, "its location is empty or has unprintable characters")
+    try:
+        name, endpoints = parse(text)
+    except ValueError as exc:
+        raise _wrong(volume, f"{protocol} location {text!r:.200}: {exc}") from exc
+    return VolumeSource(protocol=protocol, name=name, endpoints=endpoints, auth=_auth(volume, protocol))
+
+
+def target_of(volume: VolumeAttachment) -> str:
+    """The name that the hypervisor gives the disk: `vdb` for /dev/vdb, /dev/sdb or xvdb. Raises VolumeError."""
+    matched = _DEVICE.fullmatch(volume.device)
+    if matched is None:
+        raise _wrong(volume, f"{volume.device!r:.40} is not a device such as /dev/vdb")
+    return f"vd{matched[1]}"
+
+
+def serial_of(volume: VolumeAttachment) -> str:
+    """What the guest can match it by. Raises VolumeError when a virtio disk could not carry it whole."""
+    if not _SERIAL.fullmatch(volume.serial):
+        raise _wrong(volume, f"{volume.serial!r:.40} is not a serial of 1 to 20 plain characters")
+    return volume.serial
+
+
+def check(volume: VolumeAttachment, source: VolumeSource) -> None:
+    """See that the file, device, socket or server is there, so that a hypervisor is not left hanging on it.
+
+    Raises VolumeError with the reason. Monitors of an rbd cluster are left to its own library, which tries each.
+    """
+    try:
+        _CHECKS[source.protocol](source)
+    except (OSError, ValueError) as exc:
+        reason = (exc.strerror or str(exc)) if isinstance(exc, OSError) else str(exc)
+        where = source.name if not source.is_network else _place(source.endpoints[0])
+        raise _wrong(volume, f"{source.protocol} {where}: {reason}") from exc
+
+
+def _place(endpoint: Endpoint) -> str:
+    return endpoint.socket or f"{endpoint.host} port {endpoint.port}"
+
+
+def _wrong(volume: VolumeAttachment, reason: str) -> VolumeError:
+    return VolumeError(f"volume {volume.volume_id}: {reason}")
+
+
+def _auth(volume: VolumeAttachment, protocol: str) -> Auth | None:
+    text = volume.connection.get("auth")
+    if not text:
+        return None
+    method = _METHODS.get(protocol)
+    words = text.split(" ", 2)
+    if method is None:
+        raise _wrong(volume, f"a {protocol} volume takes no login")
+    if len(words) != 3 or words[0] != method or not all(words):
+        raise _wrong(volume, f"its login is not {method} USER SECRET")
+    if _UNPRINTABLE.search(words[1]):
+        raise _wrong(volume, "its login has unprintable characters")
+    return Auth(user=words[1], secret=words[2])
+
+
+Parsed = tuple[str, tuple[Endpoint, ...]]
+
+
+def _path(text: str) -> Parsed:
+    if not text.startswith("/") or ".." in PurePosixPath(text).parts:
+        raise ValueError("is not an absolute path without '..'")
+    return text, ()
+
+
+def _nbd(text: str) -> Parsed:
+    url = _split(text)
+    export = unquote(url.path.removeprefix("/"))
+    if url.netloc:
+        return export, (_endpoint(url.netloc, _PORTS["nbd"]),)
+    sockets = parse_qs(url.query).get("socket", [])
+    if len(sockets) != 1:
+        raise ValueError("names neither a host nor a socket")
+    return export, (Endpoint(socket=_path(sockets[0])[0]),)
+
+
+def _iscsi(text: str) -> Parsed:
+    words = text.split()
+    if len(words) == 1:
+        url = _split(text)
+        portal, (target, _, lun) = url.netloc, url.path.removeprefix("/").partition("/")
+    elif len(words) == 3:
+        portal, (target, lun) = words[0].partition(",")[0], words[1:]
+    else:
+        raise ValueError("is not PORTAL TARGET LUN")
+    if not target or "/" in target or not (lun.isascii() and lun.isdigit()):
+        raise ValueError("has no target or no LUN")
+    return f"{target}/{lun}", (_endpoint(portal, _PORTS["iscsi"]),)
+
+
+def _rbd(text: str) -> Parsed:
+    url = _split(text) if text.startswith("//") else None
+    pool, _, image = (url.path.removeprefix("/") if url else text).partition("/")
+    if not pool or not image or "/" in image:
+        raise ValueError("is not POOL/IMAGE")
+    monitors = url.netloc.split(",") if url else []
+    return f"{pool}/{image}", tuple(_endpoint(monitor, None) for monitor in monitors)
+
+
+_PARSERS: dict[str, Callable[[str], Parsed]] = {
+    "file": _path, "block": _path, "nbd": _nbd, "iscsi": _iscsi, "rbd": _rbd,
+}  # fmt: skip
+
+
+def _split(text: str) -> SplitResult:
+    return urlsplit(text if text.startswith("//") else f"//{text}")
+
+
+def _endpoint(text: str, port: int | None) -> Endpoint:
+    """HOST, HOST:PORT, [IPV6] or [IPV6]:PORT."""
+    url = urlsplit(f"//{text}")
+    bare_v6 = text.count(":") > 1 and not text.startswith("[")
+    if not url.hostname or url.username is not None or bare_v6 or url.netloc != text:
+        raise ValueError(f"{text!r:.80} is not a host, with a port perhaps and an IPv6 address in brackets")
+    return Endpoint(host=url.hostname, port=url.port or port)
+
+
+def _check_file(source: VolumeSource) -> None:
+    if not stat.S_ISREG(Path(source.name).stat().st_mode):
+        raise ValueError("is not a plain file")
+
+
+def _check_block(source: VolumeSource) -> None:
+    if not stat.S_ISBLK(Path(source.name).stat().st_mode):
+        raise ValueError("is not a block device")
+
+
+def _check_server(source: VolumeSource) -> None:
+    endpoint = source.endpoints[0]
+    if endpoint.socket is None:
+        socket.create_connection((endpoint.host, endpoint.port or 0), timeout=_CONNECT_S).close()
+    elif not stat.S_ISSOCK(Path(endpoint.socket).stat().st_mode):
+        raise ValueError("is not a socket")
+
+
+def _no_check(source: VolumeSource) -> None:
+    """Left to who opens it."""
+
+
+_CHECKS: dict[str, Callable[[VolumeSource], None]] = {
+    "file": _check_file, "block": _check_block, "nbd": _check_server, "iscsi": _check_server, "rbd": _no_check,
+}  # fmt: skip
