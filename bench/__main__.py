@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import os
 import platform
 import sys
@@ -30,6 +31,7 @@ URLs = Callable[[], tuple[str, str]]
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure, print and write; 1 when a target is missed."""
     args = _parser().parse_args(argv)
+    logging.getLogger("amqp").setLevel(logging.ERROR)  # it warns of every connection that is closed while busy
     console = Console(width=None if sys.stdout.isatty() else 140)
     with ExitStack() as stack:
         new_places = [places.embedded]

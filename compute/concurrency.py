@@ -37,9 +37,10 @@ def choose(executor: str) -> None:
 
 
 def _patch() -> None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # that eventlet is deprecated was known when it was chosen
-        import eventlet
+    # That it is deprecated was known to who chose it; the log is no place to say it again at every start.
+    warnings.filterwarnings("ignore", message=r"\s*Eventlet|eventletutils|The .oslo_service.eventlet")
+    import eventlet
+
     eventlet.monkey_patch()
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
@@ -20,6 +21,7 @@ from virt.errors import GuestNotFoundError, GuestStateError, VirtError
 
 VERSION = "1.0"
 LOG = logging.getLogger(__name__)
+BROKER_DOWN_S = 2.0  # so long no further cast waits in vain for a broker that just was away
 MESSAGE_ARGS: Mapping[str, tuple[str, ...]] = {
     "run_instance": ("availability_zone",),
     "reboot_instance": ("reboot_type",),
@@ -48,6 +50,7 @@ class ComputeRPC:
     def __init__(self, open_client: Callable[[str, str], Any], *, topic: str, scheduler_topic: str) -> None:
         self._open_client, self._topic, self._scheduler_topic = open_client, topic, scheduler_topic
         self._clients: dict[str, Any] = {}
+        self._down_until = 0.0  # on the monotonic clock
         self._lock = threading.Lock()
 
     def ring(self, context: RequestContext, order: Bell) -> bool:
@@ -55,23 +58,29 @@ class ComputeRPC:
         args = {name: order.args[name] for name in MESSAGE_ARGS.get(order.step, ()) if name in order.args}
         message = {"instance_id": order.instance_id, "action_id": order.id, **args}
         if order.host is None:
-            return self._cast(self._client_of(self._scheduler_topic), context, order.step, topic=self._topic, **message)
+            return self._cast(self._scheduler, context, order.step, topic=self._topic, **message)
         return self.cast(context, order.host, order.step, **message)
 
     def cast(self, context: RequestContext, host: str, verb: str, /, **args: Any) -> bool:
         """Send a message that nobody answers."""
-        return self._cast(self._prepared(host), context, verb, **args)
+        return self._cast(lambda: self._prepared(host), context, verb, **args)
 
-    @staticmethod
-    def _cast(client: Any, context: RequestContext, verb: str, /, **args: Any) -> bool:
-        from compute.messaging.transport import PASSING
+    def _cast(self, client: Callable[[], Any], context: RequestContext, verb: str, /, **args: Any) -> bool:
+        from compute.messaging.transport import PASSING, is_broker_down
 
+        if time.monotonic() < self._down_until:
+            return False
         try:
-            client.cast(context, verb, **args)
-        except PASSING as exc:
+            client().cast(context, verb, **args)
+        except (*PASSING, UnreachableError) as exc:
             LOG.warning("the bus does not take %s: %s", verb, _reason(exc))
+            if is_broker_down(exc):
+                self._down_until = time.monotonic() + BROKER_DOWN_S
             return False
         return True
+
+    def _scheduler(self) -> Any:
+        return self._client_of(self._scheduler_topic)
 
     def call(self, context: RequestContext, host: str, verb: str, /, **args: Any) -> Any:
         """Send a message and wait for the answer."""

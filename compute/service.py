@@ -128,6 +128,7 @@ class Service:
     def _begin(self, bus: Any, service_id: int) -> None:
         from compute.periodic import Periodic
         from compute.rpcapi import VERSION
+        from compute.timers import Timer
         from db import services
 
         conf, host = self._conf, self.host
@@ -142,9 +143,16 @@ class Service:
         self._undo.append(server.stop)
         self._undo.extend(lane.close for lane in (host.builds, host.migrations, host.snapshots, self._settled))
         periodic = Periodic(host, self.recovery, self.sync, self._host_lost)
-        for timer in periodic.timers(conf.report_interval, conf.redrive_interval, conf.periodic_interval):
+        loopback = bus.loopback(server, conf.compute_topic, conf.host, VERSION, self._fail)
+        timers = periodic.timers(conf.report_interval, conf.redrive_interval, conf.periodic_interval)
+        for timer in (*timers, Timer("loopback", conf.report_interval, loopback.check)):
             timer.start()
             self._undo.append(timer.stop)
+
+    def _fail(self) -> None:
+        """Stop, for the supervisor to start another one."""
+        self.exit_status = 1
+        self.shut_down()
 
     def _pass_on(self, rpc: Any, action: Any) -> None:
         """Ring for the next leg of an order, here or elsewhere."""

@@ -96,7 +96,7 @@ class Tasks:
         if action_id is None:
             running = {"state": actions.RUNNING, "owner": self.owner, "attempt": 1, "started_at": utcnow()}
             return self._order_on_arrival(context, instance_id, task, step, args, running)
-        if not self.db.run(actions.claim, action_id, instance_id, step, host=self.host, owner=self.owner):
+        if not self.db.run_single(actions.claim, action_id, instance_id, step, host=self.host, owner=self.owner):
             raise ClaimLostError(f"{step} of instance {instance_id}: order {action_id} is not to be done here now")
         return action_id
 

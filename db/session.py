@@ -103,21 +103,24 @@ class Database:
 
         Raises DuplicateRowError on a unique conflict and DatabaseUnreachableError when the retries are used up.
         """
-        attempt = 0
-        while True:
-            try:
-                with self.transaction() as tx:
-                    return work(tx, *args, **kwargs)
-            except sa.exc.DBAPIError as exc:
-                attempt += 1
-                self._back_off(exc, attempt)
+        return self._patiently(self.transaction, work, args, kwargs)
+
+    def run_single(self, work: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+        """`run` for work of one statement, which commits itself: a server is spared two of three round trips."""
+        way = self.transaction if self.dialect == "sqlite" else self.read
+        return self._patiently(way, work, args, kwargs)
 
     def query(self, work: Callable[..., T], *args: Any, **kwargs: Any) -> T:
         """Do `work(tx, ...)` on a read connection, repeated like `run`."""
+        return self._patiently(self.read, work, args, kwargs)
+
+    def _patiently(
+        self, way: Callable[[], AbstractContextManager[Tx]], work: Callable[..., T], args: Any, kwargs: Any
+    ) -> T:
         attempt = 0
         while True:
             try:
-                with self.read() as tx:
+                with way() as tx:
                     return work(tx, *args, **kwargs)
             except sa.exc.DBAPIError as exc:
                 attempt += 1
@@ -169,6 +172,7 @@ def _engine(url: sa.URL, idle_timeout_s: int, pool_size: int, *, autocommit: boo
         skip_autocommit_rollback=True,
         isolation_level="AUTOCOMMIT" if autocommit else "READ COMMITTED",
         connect_args={"connect_timeout": 5},
+        enable_from_linting=False,  # on MariaDB it takes JOIN ... ON true for an accident
     )
     if url.get_backend_name() in {"mysql", "mariadb"}:
         event.listen(engine, "connect", _mysql_strict)

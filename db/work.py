@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,10 +34,6 @@ class Dossier:
     metadata: dict[str, str]
 
 
-_KERNEL, _RAMDISK = image_table.alias("kernel"), image_table.alias("ramdisk")
-_IMAGE_ALIASES = (image_table, _KERNEL, _RAMDISK)
-
-
 def _count(table: sa.Table, *where: Any) -> Any:
     mine = sa.select(sa.func.count()).select_from(table).where(table.c.instance_id == instances.c.id, *where)
     return mine.scalar_subquery().label(f"n_{table.name}")
@@ -45,25 +42,23 @@ def _count(table: sa.Table, *where: Any) -> Any:
 _SELECT = sa.select(
     *rows.columns(Instance, instances),
     instance_types.c.name.label("flavor"),
-    *(
-        column.label(f"{table.name}_{column.name}")
-        for table in _IMAGE_ALIASES
-        for column in rows.columns(images.Image, table)
-    ),
+    *(column.label(f"image_{column.name}") for column in rows.columns(images.Image, image_table)),
     _count(fixed_ips),
     _count(volume_attachments, volume_attachments.c.live == 1),
     _count(metadata_table),
 ).select_from(
-    instances.join(instance_types, instance_types.c.id == instances.c.instance_type_id)
-    .outerjoin(image_table, image_table.c.id == instances.c.image_id)
-    .outerjoin(_KERNEL, _KERNEL.c.id == instances.c.kernel_id)
-    .outerjoin(_RAMDISK, _RAMDISK.c.id == instances.c.ramdisk_id)
+    instances.join(instance_types, instance_types.c.id == instances.c.instance_type_id).outerjoin(
+        image_table, image_table.c.id == instances.c.image_id
+    )
 )
 _BY_ID = _SELECT.where(instances.c.id == sa.bindparam("instance_key"))
 _BY_ACTION = (
     _SELECT.add_columns(*(c.label(f"action_{c.name}") for c in rows.columns(Action, instance_actions)))
     .join(instance_actions, instance_actions.c.instance_id == instances.c.id)
     .where(instance_actions.c.id == sa.bindparam("action_key"))
+)
+_PARTS = sa.select(*rows.columns(images.Image, image_table)).where(
+    image_table.c.id.in_(sa.bindparam("ids", expanding=True))
 )
 _N_INSTANCE = len(rows.columns(Instance, instances))
 _N_IMAGE = len(rows.columns(images.Image, image_table))
@@ -75,7 +70,7 @@ def for_action(tx: Tx, action_id: int, *, with_groups: bool) -> Dossier:
     found = tx.execute(_BY_ACTION, {"action_key": action_id}).first()
     if found is None:
         raise RowNotFoundError("action", action_id)
-    head = _N_INSTANCE + 1 + 3 * _N_IMAGE + _N_COUNTS
+    head = _N_INSTANCE + 1 + _N_IMAGE + _N_COUNTS
     return _dossier(tx, found, Action(*found[head:]), with_groups)
 
 
@@ -89,15 +84,16 @@ def for_instance(tx: Tx, instance_id: int, *, with_groups: bool) -> Dossier:
 
 def _dossier(tx: Tx, found: Any, action: Action | None, with_groups: bool) -> Dossier:
     instance = Instance(*found[:_N_INSTANCE])
-    image, kernel, ramdisk = (_image(found, number) for number in range(3))
+    image = found[_N_INSTANCE + 1 : _N_INSTANCE + 1 + _N_IMAGE]
+    parts = _parts(tx, {instance.kernel_id, instance.ramdisk_id} - {None})
     ids = [instance.id]
     return Dossier(
         action=action,
         instance=instance,
         flavor=found.flavor,
-        image=image,
-        kernel=kernel,
-        ramdisk=ramdisk,
+        image=None if image[0] is None else images.decoded(image),
+        kernel=parts.get(instance.kernel_id),
+        ramdisk=parts.get(instance.ramdisk_id),
         addresses=tuple(networks.addresses_of(tx, ids)) if found.n_fixed_ips else (),
         volumes=tuple(volumes.attachments_of(tx, ids)) if found.n_volume_attachments else (),
         groups=security_groups.groups_of(tx, ids)[instance.id] if with_groups else (),
@@ -105,7 +101,8 @@ def _dossier(tx: Tx, found: Any, action: Action | None, with_groups: bool) -> Do
     )
 
 
-def _image(found: Any, number: int) -> images.Image | None:
-    start = _N_INSTANCE + 1 + number * _N_IMAGE
-    values = found[start : start + _N_IMAGE]
-    return None if values[0] is None else images.decoded(values)
+def _parts(tx: Tx, ids: Collection[int | None]) -> dict[int | None, images.Image]:
+    """Kernel and ramdisk, which few instances have: read apart, because the server describes every column it sends."""
+    if not ids:
+        return {}
+    return {part.id: part for part in map(images.decoded, tx.execute(_PARTS, {"ids": list(ids)}))}

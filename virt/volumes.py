@@ -31,6 +31,7 @@ _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff\ufffe\uffff]")
 _METHODS = {"iscsi": "CHAP", "rbd": "CEPHX"}
 _PORTS = {"nbd": 10809, "iscsi": 3260}
 _CONNECT_S = 5.0
+_NBD_GREETING = b"NBDMAGIC"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,9 +97,9 @@ def serial_of(volume: VolumeAttachment) -> str:
 
 
 def check(volume: VolumeAttachment, source: VolumeSource) -> None:
-    """See that the file, device, socket or server is there, so that a hypervisor is not left hanging on it.
+    """See that the file, device or server is there, so that a hypervisor is not left hanging on it.
 
-    Raises VolumeError with the reason. Monitors of an rbd cluster are left to its own library, which tries each.
+    An NBD server must take several clients, for this looks at it first (qemu-nbd: --persistent). Raises VolumeError with the reason. Monitors of an rbd cluster are left to its own library, which tries each.
     """
     try:
         _CHECKS[source.protocol](source)
@@ -202,12 +203,28 @@ def _check_block(source: VolumeSource) -> None:
         raise ValueError("is not a block device")
 
 
-def _check_server(source: VolumeSource) -> None:
-    endpoint = source.endpoints[0]
+def _check_nbd(source: VolumeSource) -> None:
+    """A server that says nothing would hold up QEMU, and with it the guest, for ever."""
+    with _connected(source.endpoints[0]) as server:
+        if server.recv(len(_NBD_GREETING), socket.MSG_WAITALL) != _NBD_GREETING:
+            raise ValueError("is no NBD server")
+
+
+def _check_portal(source: VolumeSource) -> None:
+    _connected(source.endpoints[0]).close()
+
+
+def _connected(endpoint: Endpoint) -> socket.socket:
     if endpoint.socket is None:
-        socket.create_connection((endpoint.host, endpoint.port or 0), timeout=_CONNECT_S).close()
-    elif not stat.S_ISSOCK(Path(endpoint.socket).stat().st_mode):
-        raise ValueError("is not a socket")
+        return socket.create_connection((endpoint.host, endpoint.port or 0), timeout=_CONNECT_S)
+    server = socket.socket(socket.AF_UNIX)
+    try:
+        server.settimeout(_CONNECT_S)
+        server.connect(endpoint.socket)
+    except BaseException:
+        server.close()
+        raise
+    return server
 
 
 def _no_check(source: VolumeSource) -> None:
@@ -215,5 +232,5 @@ def _no_check(source: VolumeSource) -> None:
 
 
 _CHECKS: dict[str, Callable[[VolumeSource], None]] = {
-    "file": _check_file, "block": _check_block, "nbd": _check_server, "iscsi": _check_server, "rbd": _no_check,
+    "file": _check_file, "block": _check_block, "nbd": _check_nbd, "iscsi": _check_portal, "rbd": _no_check,
 }  # fmt: skip

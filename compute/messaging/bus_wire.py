@@ -46,7 +46,7 @@ def decode_request(body: str) -> Request:
     """Read a request back; raise MalformedMessageError."""
     try:
         return Request(**json.loads(body))
-    except (ValueError, TypeError) as exc:
+    except (ValueError, TypeError, RecursionError) as exc:
         raise MalformedMessageError(f"not a request: {body[:80]!r}") from exc
 
 
@@ -54,7 +54,7 @@ def decode_reply(body: str) -> Reply:
     """Read a reply back; raise MalformedMessageError."""
     try:
         return Reply(**json.loads(body))
-    except (ValueError, TypeError) as exc:
+    except (ValueError, TypeError, RecursionError) as exc:
         raise MalformedMessageError(f"not a reply: {body[:80]!r}") from exc
 
 

@@ -10,11 +10,19 @@ from __future__ import annotations
 
 from typing import Any
 
+from kombu.exceptions import OperationalError
+from oslo_messaging import MessageDeliveryFailure
 from oslo_messaging._drivers.impl_rabbit import Connection
 
 
 class SharingConnection(Connection):  # type: ignore[misc]
     """oslo.messaging's connection, on non-durable topic exchanges."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        try:
+            super().__init__(*args, **kwargs)
+        except OperationalError as exc:  # oslo.messaging translates it for connections that it has, not for new ones
+            raise MessageDeliveryFailure(f"no connection to the broker: {exc}") from exc
 
     def declare_consumer(self, consumer: Any) -> Any:
         """Begin to consume; queue and exchange are declared first."""

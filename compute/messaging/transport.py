@@ -7,6 +7,8 @@ only a doorbell: what it is about is in the journal before it is sent.
 from __future__ import annotations
 
 import logging
+import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -22,6 +24,7 @@ from oslo_messaging.rpc.server import RPCServer  # noqa: E402
 
 from compute.errors import UnreachableError  # noqa: E402
 from compute.messaging.dispatch import Dispatcher  # noqa: E402
+from compute.messaging.loopback import Loopback  # noqa: E402
 from compute.messaging.serializer import ContextSerializer  # noqa: E402
 
 LOG = logging.getLogger(__name__)
@@ -35,6 +38,11 @@ PASSING = (
 )
 
 
+def is_broker_down(exc: Exception) -> bool:
+    """True when no message to anybody would get through now; one host's queue that is missing is not that."""
+    return not isinstance(exc, oslo_messaging.MessageUndeliverable)
+
+
 class Server(RPCServer):  # type: ignore[misc]
     """An RPC server on the standard library's thread pool.
 
@@ -45,6 +53,11 @@ class Server(RPCServer):  # type: ignore[misc]
     def __init__(self, transport: Any, target: Any, dispatcher: Any) -> None:
         super().__init__(transport, target, dispatcher)
         self._executor_cls = ThreadPoolExecutor
+        self.heard_at = 0.0  # on the monotonic clock
+
+    def _on_incoming(self, incoming: Any) -> None:
+        self.heard_at = time.monotonic()
+        super()._on_incoming(incoming)
 
     def _create_listener(self) -> Any:
         try:
@@ -96,6 +109,21 @@ class Bus:
         """A server of `manager`'s exposed verbs for `topic` and `topic.host`; not started."""
         target = oslo_messaging.Target(topic=topic, server=host)
         return Server(self._transport, target, Dispatcher(manager, version))
+
+    def loopback(self, server: Server, topic: str, host: str, version: str, deaf: Callable[[], None]) -> Loopback:
+        """What notices that `server` no longer hears, with a verb that costs nothing."""
+        client = self.client(topic, version).prepare(server=host)
+
+        def ring() -> bool:
+            try:
+                client.cast({}, "get_console_topic")
+            except oslo_messaging.MessageUndeliverable:
+                return True  # there is a broker, and our queue is not on it
+            except PASSING:
+                return False
+            return True
+
+        return Loopback(ring, lambda: server.heard_at, deaf)
 
     def close(self) -> None:
         """Close every connection."""
@@ -153,7 +181,7 @@ def _refusal(host: Any, virtual_host: str | None, timeout_s: float) -> str | Non
     )
     try:
         connection.connect()
-    except (OSError, *connection.connection_errors) as exc:
+    except (OSError, *connection.connection_errors, *connection.channel_errors) as exc:
         return " ".join(str(exc).split())
     finally:
         connection.release()

@@ -95,9 +95,9 @@ class World(ABC):
 class Target:
     """A driver under test. build: a context manager that yields a World, raising TargetUnavailableError.
 
-    missing: exactly the capabilities that the driver does not have. unable: those that it has, and the hypervisor behind
-    this target has not. shared: build the world once a run, since that is
-    slow; each test removes its guests. marks: `pytest.mark.real` and the like.
+    missing: exactly the capabilities that the driver does not have. unable: those that it has, and its hypervisor has
+    not. shared: build the world once a run, since that is slow; each test removes its guests. marks: `pytest.mark.real`
+    and the like.
     """
 
     name: str

@@ -49,21 +49,25 @@ def counted(*watching: Database) -> Iterator[Cost]:
     def executes(connection: Any, _cursor: Any, statement: str, *_rest: Any) -> None:
         if connection.engine not in quiet:
             cost.statements.append(" ".join(statement.split()))
+            alone = getattr(connection.connection.dbapi_connection, "autocommit", False) is True
+            cost.commits += alone and not statement.startswith("SELECT")
 
     def commits(connection: Any) -> None:
         cost.commits += connection.engine not in quiet
 
     event.listen(ENGINE, "before_cursor_execute", executes)
     event.listen(ENGINE, "commit", commits)
-    with _noting(
-        Transport, "_send", lambda _self, _target, _ctxt, message, **_: cost.messages.append(message["method"])
+    with (
+        _noting(
+            Transport, "_send", lambda _self, _target, _ctxt, message, **_: cost.messages.append(message["method"])
+        ),
+        _noting(subprocess.Popen, "__init__", lambda _self, argv, *_, **__: cost.programs.append(argv)),
     ):
-        with _noting(subprocess.Popen, "__init__", lambda _self, argv, *_, **__: cost.programs.append(argv)):
-            try:
-                yield cost
-            finally:
-                event.remove(ENGINE, "before_cursor_execute", executes)
-                event.remove(ENGINE, "commit", commits)
+        try:
+            yield cost
+        finally:
+            event.remove(ENGINE, "before_cursor_execute", executes)
+            event.remove(ENGINE, "commit", commits)
 
 
 @contextmanager

@@ -83,7 +83,8 @@ def unsound(cloud: Deployment) -> list[str]:
     rows = {row.uuid: row for row in cloud.db.query(list_all)}
     found = [f"instance {row.id} holds {row.task_state}" for row in rows.values() if row.task_state is not None]
     guests: dict[str, str] = {}
-    for host, driver in cloud.drivers.items():
+    for host in cloud.services:
+        driver = cloud.drivers[host]
         for fact in driver.list_guests():
             found += _about_guest(fact, host, rows, guests)
         for name, held in driver.hypervisor.leftovers().items():
@@ -99,7 +100,7 @@ def unsound(cloud: Deployment) -> list[str]:
 def _wrong_claims(cloud: Deployment) -> list[str]:
     """Hosts whose claims are not the sum of what their instances and open moves need."""
     found = []
-    for host in cloud.drivers:
+    for host in cloud.services:
         node = cloud.db.query(compute_nodes.find, host)
         assert node is not None
         here = [*cloud.db.query(list_all, host=host), *cloud.db.query(resizes.held_on, host)]

@@ -47,8 +47,9 @@ def insert_instance(url: str, **columns: Any) -> int:
 class PlainClient:
     """Talks to plain_client.py in a process of its own, in which nothing of ours is imported."""
 
-    def __init__(self, url: str, server: str = "h1") -> None:
+    def __init__(self, url: str, server: str = "h1", configuration: Path | None = None) -> None:
         command = [sys.executable, "-W", "ignore", str(Path(__file__).with_name("plain_client.py")), url, server]
+        command += [str(configuration)] if configuration else []
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def __enter__(self) -> PlainClient:

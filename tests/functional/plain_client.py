@@ -1,6 +1,6 @@
 """A client as others have written it: oslo.messaging and nothing of ours. Run as a program.
 
-    plain_client.py TRANSPORT_URL SERVER < requests > answers
+    plain_client.py TRANSPORT_URL SERVER [CONFIGURATION] < requests > answers
 
 A request is a line of JSON: {"method", "args", and maybe "kind" (call or cast), "topic", "version", "context",
 "timeout"}; the answer to each is a line: {"result"}, or {"error": class name, "says": message}.
@@ -24,8 +24,8 @@ CONTEXT = {
 
 def main() -> None:
     """Answer requests until standard input ends."""
-    url, server = sys.argv[1:]
-    cfg.CONF([], project="plain", default_config_files=[])
+    url, server, *files = sys.argv[1:]
+    cfg.CONF([], project="plain", default_config_files=files)
     transport = oslo_messaging.get_rpc_transport(cfg.CONF, url=url)
     for line in sys.stdin:
         sys.stdout.write(json.dumps(answer(transport, server, json.loads(line))) + "\n")

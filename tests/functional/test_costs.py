@@ -89,7 +89,7 @@ def test_a_sync_of_a_thousand_unchanged_instances_is_one_listing_and_no_write(de
     with crowded(deploy(**STILL), 1000) as service:
         calls, cost = _during(service, service.sync.run)
     assert calls == {"list_guests": 1}
-    assert len(cost.statements) == 1
+    assert len(cost.statements) <= 3, cost.statements
     assert cost.writes == []
 
 
@@ -124,4 +124,4 @@ def test_a_restart_costs_the_same_at_any_number_of_instances(deploy: Deploy) -> 
             deployment.start("h1")
         found.append((len(cost.statements), cost.commits, dict(driver.calls)))
     assert found[0] == found[1]
-    assert found[0][0] <= 20
+    assert found[0][0] <= 12

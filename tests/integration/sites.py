@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
@@ -25,6 +26,7 @@ class Site(Deployment):
         migration.sync(self.db)
         self.db.run(seed, directory)
         self.daemons: dict[str, Daemon] = {}
+        self.schedulers: list[subprocess.Popen[bytes]] = []
 
     def daemon(self, host: str, **options: Any) -> Daemon:
         """The daemon of a host, made when first asked for; not started."""
@@ -38,7 +40,20 @@ class Site(Deployment):
             self.daemon(host).start()
         return self
 
+    def scheduler(self, host: str) -> subprocess.Popen[bytes]:
+        """A nova-scheduler process; return when it serves."""
+        log = self.directory / f"{host}.log"
+        command = [sys.executable, "-m", "compute.scheduler_service", "--config-file", str(self.config(host=host))]
+        with log.open("ab") as output:
+            process = subprocess.Popen(command, stdout=output, stderr=output, **run_in_root())
+        self.schedulers.append(process)
+        eventually(lambda: "nova-scheduler ready" in log.read_text(), 60, f"scheduler {host}")
+        return process
+
     def __exit__(self, *_: object) -> None:
+        for process in self.schedulers:
+            process.kill()
+            process.wait(10)
         for one in self.daemons.values():
             one.__exit__()
         super().__exit__()
@@ -62,7 +77,7 @@ class Site(Deployment):
 
     def config(self, **options: Any) -> Path:
         """A configuration file with this deployment's options, for its command line."""
-        path = self.directory / "site.conf"
+        path = self.directory / f"{options.get('host', 'site')}-options.conf"
         every = {"state_path": self.directory, "quota_instances": -1, "quota_cores": -1, **self.given, **options}
         path.write_text("[DEFAULT]\n" + "".join(f"{name} = {value}\n" for name, value in every.items()))
         return path

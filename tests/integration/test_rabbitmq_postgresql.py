@@ -11,12 +11,13 @@ import pytest
 
 from compute.api import Accepted
 from compute.orders import bell
-from db import actions
+from db import actions, compute_nodes
 from tests.functional.harness import ADMIN
 from tests.functional.outside import PlainClient, Rows, drive, insert_instance
 from tests.integration.sites import Site, run_in_root
 
 HOSTS = ("h1", "h2", "h3")
+ROOMY = {"fake_vcpus": 64, "fake_memory_mb": 131072, "fake_local_gb": 2000}
 pytestmark = pytest.mark.real
 
 
@@ -24,7 +25,7 @@ pytestmark = pytest.mark.real
 def site(request: pytest.FixtureRequest, rabbit_url: str, tmp_path: Path) -> Iterator[Site]:
     """Three hosts."""
     url = str(request.getfixturevalue(request.param))
-    with Site(tmp_path, rabbit_url, url, fake_vcpus=64, fake_memory_mb=131072, fake_local_gb=2000) as made:
+    with Site(tmp_path, rabbit_url, url, **ROOMY) as made:
         yield made.start(*HOSTS)
 
 
@@ -64,9 +65,8 @@ def test_boots_of_every_kind_are_done_once_and_spread(site: Site, rabbit_url: st
     begun = time.monotonic()
     accepted = site.api.create(ADMIN, image="tiny", instance_type="m1.tiny", min_count=api)
     ring_again(site, accepted)
-    print(f"\n{api} boots by the API: {api / (time.monotonic() - begun):.0f}/s accepted", end=", ")  # noqa: T201
     site.all_active(api)
-    print(f"{api / (time.monotonic() - begun):.0f}/s active", flush=True)  # noqa: T201
+    print(f"\n{api / (time.monotonic() - begun):.0f} boots/s by the API", flush=True)  # noqa: T201
     outside_boots(site, rabbit_url, plain)
     by_command_line(site, cli)
     spread = site.all_active(api + plain + cli)
@@ -86,3 +86,20 @@ def test_a_plain_client_drives_a_whole_life_over_rabbitmq(site: Site, rows: Rows
         assert told["error"] == "InvalidInputError"
         assert client.call("get_console_topic") == "console.h1"
     assert "Traceback" not in site.daemons["h1"].log.read_text()
+
+
+def test_two_schedulers_place_every_order_once_whoever_rings_and_dies(
+    rabbit_url: str, postgresql_url: str, tmp_path: Path
+) -> None:
+    with Site(tmp_path, rabbit_url, postgresql_url, scheduler_mode="rpc", **ROOMY) as site:
+        waiting = site.api.create(ADMIN, image="tiny", instance_type="m1.tiny", min_count=20)
+        site.start("h1", "h2")
+        first = site.scheduler("s1")
+        site.scheduler("s2")
+        ring_again(site, waiting)
+        during = site.api.create(ADMIN, image="tiny", instance_type="m1.tiny", min_count=60)
+        ring_again(site, during)
+        first.kill()
+        assert set(site.all_active(80)) == {"h1", "h2"}
+        assert set(site.started().values()) == {1}
+        assert sum(one.node.running_vms for one in site.db.query(compute_nodes.candidates)) == 80

@@ -19,7 +19,7 @@ from collections.abc import Callable
 from typing import Any
 
 from virt import configdrive
-from virt.errors import GuestAgentError, HypervisorError
+from virt.errors import DriverTimeoutError, GuestAgentError, HypervisorError, HypervisorUnreachableError
 from virt.libvirt import host as lv
 from virt.libvirt.domains import Domains
 from virt.spec import InstanceSpec
@@ -71,6 +71,8 @@ class Agents:
         """Write the network facts for the next `reset_network`, where an agent takes them."""
         try:
             self.write_file(spec, NETWORK_FACTS, configdrive.network_document(spec))
+        except (HypervisorUnreachableError, DriverTimeoutError):
+            raise
         except (GuestAgentError, HypervisorError) as exc:
             LOG.info("guest %s: reads its new network facts when it is started next: %s", spec.name, exc)
 

@@ -64,7 +64,7 @@ def domain_for(spec: InstanceSpec, layout: Layout, platform: Platform) -> Domain
         clock="localtime" if spec.os_type == "windows" else "utc",
         emulator=platform.emulator,
         disks=(*_own_and_volumes(spec, layout, platform), *_config_drive(spec, layout, platform)),
-        controllers=(Controller(type="usb", model="none"),),
+        controllers=_controllers(spec, platform),
         interfaces=tuple(interface_for(vif) for vif in spec.vifs),
         serial=Serial(log_file=str(layout.console_log), log_append="on"),
         channels=(Channel(name=_AGENT),),
@@ -140,11 +140,23 @@ def _config_drive(spec: InstanceSpec, layout: Layout, platform: Platform) -> tup
     """A CD: it takes no name from the virtio disks, so volumes are called in the guest what users asked for."""
     if not platform.has_config_drive(spec):
         return ()
-    bus, target = ("sata", "sda") if _machine(spec, platform) == "q35" else ("ide", "hda")
-    drive = Disk(
-        device="cdrom", format="raw", file=str(layout.config_drive), target=target, bus=bus, readonly=True
-    )  # fmt: skip
-    return (drive,)
+    bus = _cd_bus(spec, platform)
+    target = "hda" if bus == "ide" else "sda"
+    return (Disk(device="cdrom", format="raw", file=str(layout.config_drive), target=target, bus=bus, readonly=True),)
+
+
+def _cd_bus(spec: InstanceSpec, platform: Platform) -> str:
+    """Where a CD is found without more drivers: kernels for clouds have none for SATA, Windows none for virtio."""
+    if _machine(spec, platform) != "q35":
+        return "ide"
+    return "sata" if spec.os_type == "windows" else "scsi"
+
+
+def _controllers(spec: InstanceSpec, platform: Platform) -> tuple[Controller, ...]:
+    usb = Controller(type="usb", model="none")
+    if platform.has_config_drive(spec) and _cd_bus(spec, platform) == "scsi":
+        return (usb, Controller(type="scsi", model="virtio-scsi"))
+    return (usb,)
 
 
 def interface_for(vif: Vif) -> Interface:

@@ -48,7 +48,7 @@ class Secrets:
     def _drop(self, spec: InstanceSpec, beginning: str) -> None:
         def work(connection: lv.Connection) -> None:
             for secret in lv.secrets_of(connection):
-                if f"{secret.usageID()}/".startswith(f"{beginning}/"):
+                if f"{secret.usageID()}-".startswith(f"{beginning}-"):
                     lv.undefine_secret(secret)
 
         self._host.call(_lane(spec), work)
@@ -56,8 +56,8 @@ class Secrets:
 
 def _usage(spec: InstanceSpec, volume: VolumeAttachment | None = None) -> str:
     """What libvirt files a secret under."""
-    guest = f"micronova/{spec.uuid}"
-    return guest if volume is None else f"{guest}/{volume.volume_id}"
+    guest = f"micronova-{spec.uuid}"
+    return guest if volume is None else f"{guest}-{volume.volume_id}"
 
 
 def _lane(spec: InstanceSpec) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,19 +20,22 @@ from virt.spec import InstanceSpec
 MEMORY_MB = 112
 
 
-@pytest.fixture
-def conf(
-    libvirt_host: LibvirtHost, guest_image: GuestImage, tmp_path_factory: pytest.TempPathFactory
-) -> cfg.ConfigOpts:
+def configuration(host: LibvirtHost, image: GuestImage) -> cfg.ConfigOpts:
     """The configuration that an operator would write for this host."""
     made = cfg.ConfigOpts()
     made([], project="test")
-    state = libvirt_host.folder / "state"
+    state = host.folder / "state"
     made.register_opts([cfg.StrOpt("state_path", default=str(state))])
     LibvirtDriver.from_conf(made)
-    made.set_override("libvirt_uri", libvirt_host.uri)
-    made.set_override("images_path", str(guest_image.kernel.parent))
+    made.set_override("libvirt_uri", host.uri)
+    made.set_override("images_path", str(image.kernel.parent))
     return made
+
+
+@pytest.fixture
+def conf(libvirt_host: LibvirtHost, guest_image: GuestImage) -> cfg.ConfigOpts:
+    """A configuration that a test may change."""
+    return configuration(libvirt_host, guest_image)
 
 
 @pytest.fixture
@@ -78,6 +82,48 @@ class Guests:
     def _spec(self, **changes: Any) -> InstanceSpec:
         self.specs.append(a_guest(**({"vifs": (), "memory_mb": MEMORY_MB} | changes)))
         return self.specs[-1]
+
+
+@dataclass(frozen=True, slots=True)
+class Booted:
+    """A guest that has booted, with what is needed to deal with it."""
+
+    driver: LibvirtDriver
+    guests: Guests
+    spec: InstanceSpec
+    host: LibvirtHost
+    conf: cfg.ConfigOpts
+
+    def definitions(self, *options: str) -> str:
+        """The guest as it runs, and as it is defined."""
+        return "".join(
+            self.host.run("virsh", "dumpxml", self.spec.name, *more, *options) for more in ((), ("--inactive",))
+        )
+
+    def count(self, text: str) -> int:
+        """How often a text is in them."""
+        return self.definitions().count(text)
+
+    def boots_again(self, start: Callable[[], None]) -> None:
+        """Start the guest anew, and wait until it is ready."""
+        times = self.guests.console(self.spec).count("GUEST-READY")
+        start()
+        self.guests.wait_for(self.spec, "GUEST-READY", times=times + 1)
+
+
+@pytest.fixture(scope="module")
+def booted(libvirt_host: LibvirtHost, guest_image: GuestImage) -> Iterator[Booted]:
+    """A guest with a kernel for all tests of a module, which leave it as they found it."""
+    conf = configuration(libvirt_host, guest_image)
+    driver = LibvirtDriver.from_conf(conf)
+    driver.init_host("hosta")
+    guests = Guests(driver, guest_image, Path(conf.instances_path))
+    spec = guests.with_kernel()
+    driver.spawn(spec)
+    guests.wait_for(spec, "GUEST-READY")
+    yield Booted(driver, guests, spec, libvirt_host, conf)
+    driver.destroy(spec)
+    driver.close()
 
 
 @pytest.fixture

@@ -225,3 +225,16 @@ def test_a_guest_without_an_agent_says_so_at_once(guest):
         guest.driver.inject_file(guest.spec, "/etc/motd", b"x")
     guest.driver.inject_network_info(guest.spec)
     assert time.monotonic() - started < AGENT_S
+
+
+def test_a_guest_of_the_other_machine_finds_its_drive_too(guest, guest_image):
+    guest.driver.power_off(guest.spec)
+    other = Subject(guest.host, guest_image)
+    image = dataclasses.replace(other.spec.image, properties={"hw_machine_type": "q35"})
+    other.spec = dataclasses.replace(other.spec, image=image)
+    try:
+        other.driver.spawn(other.spec)
+        other.wait_for(f"CONFIG-DRIVE uuid={other.spec.uuid}")
+    finally:
+        other.driver.destroy(other.spec)
+        other.driver.close()

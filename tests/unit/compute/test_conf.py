@@ -27,7 +27,7 @@ def test_a_missing_file_is_named() -> None:
     "line", ["report_interval = soon", "rpc_thread_pool_size = 0", "executor = fibers", "verbose = perhaps"]
 )
 def test_a_value_of_the_wrong_type_is_named_in_one_line(tmp_path: Path, line: str) -> None:
-    with pytest.raises(ConfigError, match=line.split(" = ")[0]) as caught:
+    with pytest.raises(ConfigError, match=line.split(" = ", maxsplit=1)[0]) as caught:
         conf.load([write(tmp_path / "f.conf", line)])
     assert "LocationInfo" not in str(caught.value)
     assert "\n" not in str(caught.value)

@@ -12,7 +12,7 @@ from compute.errors import ComputeError, InstanceNotFoundError, UnreachableError
 from compute.manager import ComputeManager
 from compute.messaging.dispatch import verbs_of
 from compute.orders import SECRET_ARGS, Bell
-from compute.rpcapi import MESSAGE_ARGS, ComputeRPC
+from compute.rpcapi import BROKER_DOWN_S, MESSAGE_ARGS, ComputeRPC
 from compute.states import MOVES
 
 ADMIN = get_admin_context()
@@ -24,7 +24,7 @@ class Client:
     def __init__(self, error: Exception | None = None) -> None:
         self.sent: list[tuple[str, str | None, str, dict[str, Any]]] = []
         self.opened: list[tuple[str, str]] = []
-        self._error, self._topic, self._server = error, "", None
+        self.error, self._topic, self._server = error, "", None
 
     def open(self, topic: str, version: str) -> Client:
         """A client of this topic."""
@@ -39,8 +39,8 @@ class Client:
 
     def cast(self, _context: Any, verb: str, /, **args: Any) -> None:
         """Note it, or fail."""
-        if self._error is not None:
-            raise self._error
+        if self.error is not None:
+            raise self.error
         self.sent.append((self._topic, self._server, verb, args))
 
     call = cast
@@ -97,6 +97,7 @@ def test_what_travels_is_what_the_verbs_take() -> None:
 def test_a_bus_that_takes_nothing_makes_a_cast_false_and_a_call_unreachable(error: Exception) -> None:
     mine, _client = rpc(error)
     assert mine.ring(ADMIN, bell()) is False
+    assert mine.ring(ADMIN, bell(host=None)) is False
     with pytest.raises(UnreachableError, match="h1 does not answer get_lock"):
         mine.call(ADMIN, "h1", "get_lock", instance_id=7)
 
@@ -127,3 +128,27 @@ def test_an_argument_may_be_called_host_or_verb() -> None:
     mine, client = rpc()
     mine.call(ADMIN, "s1", "show_host_resources", host="h1", verb="x")
     assert client.sent[0][3] == {"host": "h1", "verb": "x"}
+
+
+def test_a_broker_that_is_away_costs_the_first_cast_its_wait_and_no_other() -> None:
+    mine, client = rpc(oslo_messaging.MessageDeliveryFailure("no broker"))
+    assert mine.ring(ADMIN, bell()) is False
+    client.error = None
+    assert mine.ring(ADMIN, bell()) is False
+    mine._down_until -= BROKER_DOWN_S
+    assert mine.ring(ADMIN, bell()) is True
+
+
+def test_a_host_without_a_queue_keeps_no_other_host_from_hearing() -> None:
+    mine, client = rpc(oslo_messaging.MessageUndeliverable(None, None, None, None))
+    assert mine.ring(ADMIN, bell()) is False
+    client.error = None
+    assert mine.ring(ADMIN, bell(host="h2")) is True
+
+
+def test_a_bus_that_cannot_be_opened_does_not_undo_an_order() -> None:
+    def fail(_topic: str, _version: str) -> Any:
+        raise UnreachableError("transport_url: no such driver")
+
+    mine = ComputeRPC(fail, topic="compute", scheduler_topic="scheduler")
+    assert mine.ring(ADMIN, bell()) is False

@@ -34,7 +34,10 @@ def test_an_object_is_refused_instead_of_converted(value):
         encode(a_request(message={"args": {"value": value}}))
 
 
-@pytest.mark.parametrize("body", ["", "no json", "[]", "null", '{"msg_id": "1"}', '{"surprise": 1}'])
+@pytest.mark.parametrize(
+    "body",
+    ["", "no json", "[]", "null", '{"msg_id": "1"}', '{"surprise": 1}', pytest.param("[" * 100_000, id="deep")],
+)
 def test_a_malformed_request_is_told(body):
     with pytest.raises(MalformedMessageError, match="not a request"):
         decode_request(body)

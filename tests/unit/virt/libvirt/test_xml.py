@@ -9,18 +9,21 @@ from pathlib import Path
 import pytest
 from lxml import etree
 
-from tests.builders import a_guest, a_network, a_vif, an_image
+from tests.builders import a_guest, a_network, a_vif, a_volume, an_image
 from virt.errors import DiskError
-from virt.libvirt.domain import Platform, domain_for
+from virt.libvirt.domain import Platform, domain_for, rescue_domain_for
 from virt.libvirt.layout import Layout
+from virt.libvirt.xml.backup import Backup, BackupDisk
 from virt.libvirt.xml.console import Serial
 from virt.libvirt.xml.disk import Disk
 from virt.libvirt.xml.domain import Domain
 from virt.libvirt.xml.interface import FilterParameter, Interface
 from virt.libvirt.xml.metadata import NAMESPACE, Stamp
 from virt.libvirt.xml.node import Node
+from virt.libvirt.xml.secret import Secret
 
-SCHEMA = Path("/usr/share/libvirt/schemas/domain.rng")
+SCHEMAS = Path("/usr/share/libvirt/schemas")
+INSTANCES = Path("/var/lib/micronova/instances")
 UUID = "8a1f2b3c-0000-4000-8000-00000000002a"
 QEMU = Platform(type="qemu", arch="x86_64", cluster="test")
 KVM = Platform(type="kvm", arch="x86_64", cluster="test", machine="q35", cpu_mode="host-model", disk_cache="none",
@@ -38,9 +41,31 @@ def spec(**changes):
 
 def document(platform=QEMU, **changes):
     guest = spec(**changes)
-    return domain_for(guest, Layout.of(Path("/var/lib/micronova/instances"), guest.name), platform)
+    return domain_for(guest, Layout.of(INSTANCES, guest.name), platform)
 
 
+def rescued(rescue_changes, **changes):
+    guest = spec(**changes)
+    return rescue_domain_for(guest, spec(**rescue_changes), Layout.of(INSTANCES, guest.name), QEMU)
+
+
+def volume(number, protocol, source, **connection):
+    return a_volume(
+        attachment_id=number, volume_id=number, serial=f"vol-{number:08x}", device=f"/dev/vd{chr(ord('a') + number)}",
+        connection={"protocol": protocol, "source": source, **connection},
+    )  # fmt: skip
+
+
+VOLUMES = (
+    volume(1, "file", "/volumes/1"),
+    volume(2, "block", "/dev/disk/by-id/wwn-0x5000"),
+    volume(3, "nbd", "//[fd00::3]:10810/export"),
+    volume(4, "nbd", "///export?socket=/run/nbd.sock"),
+    volume(
+        5, "iscsi", "10.0.0.5:3260,1 iqn.2010-10.org.openstack:volume-00000005 1", auth="CHAP user s3cret:with space"
+    ),
+    volume(6, "rbd", "//mon1,[fd00::6]:6790/pool/image", auth="CEPHX cinder a2V5"),
+)
 DOCUMENTS = {
     "disk": document(image=an_image(disk_format="qcow2")),
     "kernel": document(**KERNEL, ephemeral_gb=2, swap_mb=64),
@@ -48,6 +73,11 @@ DOCUMENTS = {
     "kvm": document(KVM, vcpus=4, memory_mb=2048, os_type="windows"),
     "no-screen": document(dataclasses.replace(QEMU, vnc_listen=None)),
     "q35-image": document(image=an_image(properties={"hw_machine_type": "q35"})),
+    "volumes": document(volumes=VOLUMES),
+    "volumes-cached": document(KVM, volumes=VOLUMES[:1]),
+    "rescue": rescued({}, image=an_image(disk_format="qcow2"), volumes=VOLUMES, ephemeral_gb=2, swap_mb=64),
+    "rescue-kernel": rescued(KERNEL, **KERNEL),
+    "rescue-kernel-alone": rescued({"image": None, **KERNEL}),
     "no-config-drive": document(dataclasses.replace(QEMU, force_config_drive=False)),
 }
 # Properties that no guest of this slice has, so that no document above shows them.
@@ -63,10 +93,20 @@ EXTRA = Domain(
     }
 )  # fmt: skip
 
+# What is handed to libvirt by itself, and the schema that it must match.
+PARTS = {
+    "secret-iscsi": (Secret(uuid=UUID, usage="iscsi", target="micronova-g-1"), "secret"),
+    "secret-ceph": (Secret(uuid=UUID, usage="ceph", name="micronova-g-1"), "secret"),
+    "backup": (Backup(disks=(BackupDisk(name="vda", target="/instances/g/disk.snapshot"),)), "domainbackup"),
+}
+
+
+PARTS_ALONE = tuple(part for part, _ in PARTS.values())
+
 
 @functools.cache
-def schema():
-    return etree.RelaxNG(etree.parse(SCHEMA))
+def schema(name="domain"):
+    return etree.RelaxNG(etree.parse(SCHEMAS / f"{name}.rng"))
 
 
 @pytest.mark.parametrize("name", DOCUMENTS)
@@ -74,7 +114,19 @@ def test_a_domain_is_the_one_that_was_reviewed(golden, name):
     golden(f"libvirt/{name}.xml", DOCUMENTS[name].xml())
 
 
-@pytest.mark.skipif(not SCHEMA.exists(), reason="libvirt's schemas are not installed")
+@pytest.mark.parametrize("name", PARTS)
+def test_a_part_is_the_one_that_was_reviewed(golden, name):
+    golden(f"libvirt/{name}.xml", PARTS[name][0].xml())
+
+
+@pytest.mark.skipif(not SCHEMAS.exists(), reason="libvirt's schemas are not installed")
+@pytest.mark.parametrize("name", PARTS)
+def test_a_part_is_valid_by_libvirts_own_schema(name):
+    part, schema_name = PARTS[name]
+    schema(schema_name).assertValid(etree.fromstring(part.xml()))
+
+
+@pytest.mark.skipif(not SCHEMAS.exists(), reason="libvirt's schemas are not installed")
 @pytest.mark.parametrize("domain", [*DOCUMENTS.values(), EXTRA], ids=[*DOCUMENTS, "extra"])
 def test_a_domain_is_valid_by_libvirts_own_schema(domain):
     schema().assertValid(etree.fromstring(domain.xml()))
@@ -86,7 +138,7 @@ def is_absent(value):
 
 def test_every_declared_property_is_exercised():
     seen: dict[type[Node], set[str]] = {}
-    for node in [node for domain in (*DOCUMENTS.values(), EXTRA) for node in domain.nodes()]:
+    for node in [node for domain in (*DOCUMENTS.values(), EXTRA, *PARTS_ALONE) for node in domain.nodes()]:
         names = {name for name in node.paths() if not is_absent(getattr(node, name))}
         seen.setdefault(type(node), set()).update(names)
     unused = {kind.__name__: kind.paths().keys() - seen.get(kind, set()) for kind in Node.__subclasses__()}
