@@ -221,8 +221,8 @@ def _within(timeout_s: float, step: Callable[[], object]) -> None:
     def run() -> None:
         try:
             step()
-        except Exception as exc:  # it came after the connections were closed
-            LOG.debug("a straggler ended: %s", exc)
+        except Exception:  # it came after the connections were closed
+            LOG.debug("a straggler ended", exc_info=True)
 
     thread = threading.Thread(target=run, name="stragglers", daemon=True)
     thread.start()

@@ -99,7 +99,8 @@ def serial_of(volume: VolumeAttachment) -> str:
 def check(volume: VolumeAttachment, source: VolumeSource) -> None:
     """See that the file, device or server is there, so that a hypervisor is not left hanging on it.
 
-    An NBD server must take several clients, for this looks at it first (qemu-nbd: --persistent). Raises VolumeError with the reason. Monitors of an rbd cluster are left to its own library, which tries each.
+    An NBD server must take several clients, for this looks at it first (qemu-nbd: --persistent). Monitors of an rbd
+    cluster are left to its own library, which tries each. Raises VolumeError with the reason.
     """
     try:
         _CHECKS[source.protocol](source)
@@ -187,8 +188,7 @@ def _split(text: str) -> SplitResult:
 def _endpoint(text: str, port: int | None) -> Endpoint:
     """HOST, HOST:PORT, [IPV6] or [IPV6]:PORT."""
     url = urlsplit(f"//{text}")
-    bare_v6 = text.count(":") > 1 and not text.startswith("[")
-    if not url.hostname or url.username is not None or bare_v6 or url.netloc != text:
+    if not url.hostname or url.username is not None or url.netloc != text:
         raise ValueError(f"{text!r:.80} is not a host, with a port perhaps and an IPv6 address in brackets")
     return Endpoint(host=url.hostname, port=url.port or port)
 

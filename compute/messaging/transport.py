@@ -19,6 +19,8 @@ from compute import concurrency
 concurrency.choose(concurrency.THREADING)  # what nobody chose before is threads; oslo.messaging asks when imported
 
 import oslo_messaging  # noqa: E402
+from oslo_messaging._metrics.client import oslo_messaging_metrics  # noqa: E402
+from oslo_messaging._tracing.client import oslo_messaging_tracing  # noqa: E402
 from oslo_messaging.opts import list_opts  # noqa: E402
 from oslo_messaging.rpc.server import RPCServer  # noqa: E402
 
@@ -131,9 +133,10 @@ class Bus:
 
 
 def _messaging_conf(conf: cfg.ConfigOpts) -> cfg.ConfigOpts:
-    """oslo.messaging's own options, set from ours, on the global configuration: it insists on that one."""
-    own = cfg.CONF
-    for group, opts in list_opts():
+    """oslo.messaging's own options, set from ours, in a configuration of this bus alone."""
+    own = cfg.ConfigOpts()
+    unlisted = [("oslo_messaging_metrics", oslo_messaging_metrics), ("oslo_messaging_tracing", oslo_messaging_tracing)]
+    for group, opts in [*list_opts(), *unlisted]:
         own.register_opts(opts, group=group)
     own([], default_config_files=[], default_config_dirs=[])
     own.set_override("control_exchange", conf.control_exchange)

@@ -16,7 +16,7 @@ from compute.work import Work
 from db import compute_nodes, instances, networks, resizes, security_groups, volumes
 from db.session import Database, Tx, utcnow
 from virt.driver import Resizable
-from virt.errors import DriverTimeoutError, HypervisorUnreachableError, ImageError, VirtError
+from virt.errors import GuestExistsError, ImageError, VirtError
 from virt.power_state import Power
 
 LOG = logging.getLogger(__name__)
@@ -36,7 +36,7 @@ def run(work: Work, settings: Settings, scheduler: Scheduler) -> None:
     except (ImageError, AbortedError):
         raise
     except VirtError as exc:
-        if isinstance(exc, HypervisorUnreachableError | DriverTimeoutError):
+        if not isinstance(exc, GuestExistsError):
             _make_sure_it_is_gone(work)
         if len(work.args.get("tried", {})) + 1 >= settings.scheduler_max_attempts or work.args.get("force_host"):
             raise
@@ -93,7 +93,7 @@ def clean_up_on_failure(work: Work) -> None:
 
 
 def _make_sure_it_is_gone(work: Work) -> None:
-    """Nobody knows how the build ended: nothing of it may be left before it is tried elsewhere or given up."""
+    """However the build ended, nothing of it may be left before it is tried elsewhere or given up."""
     work.undo.callback(work.driver.destroy, work.spec)
     work.driver.destroy(work.spec)
     work.undo.forget()

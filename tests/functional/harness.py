@@ -105,8 +105,9 @@ class Deployment:
         return self
 
     def __exit__(self, *_: object) -> None:
+        for driver in self.drivers.values():
+            driver.faults.release()
         for host in list(self.services):
-            self.drivers[host].faults.release()
             self.stop(host)
         self.api.close()
 

@@ -156,12 +156,12 @@ def test_stragglers_that_wake_after_recovery_change_nothing(two_hosts: Deploymen
 
 
 def test_fifty_builds_survive_kill_minus_nine(tmp_path: Any, template: Any) -> None:
-    with Deployment(tmp_path, template) as cloud:
-        with Daemon(tmp_path, "h1", fake_latency_s=0.3, redrive_interval=0.5) as daemon:
-            made = [cloud.boot(wait=False) for _ in range(50)]
-            eventually(lambda: any(cloud.instance(one).vm_state == Vm.ACTIVE for one in made))
-            daemon.kill()
-            daemon.options["fake_latency_s"] = 0
-            daemon.start()
-            eventually(lambda: all(cloud.instance(one).task_state is None for one in made), 30, "all settled")
-            assert {cloud.instance(one).vm_state for one in made} == {Vm.ACTIVE}
+    options = {"fake_latency_s": 0.3, "redrive_interval": 0.5}
+    with Deployment(tmp_path, template) as cloud, Daemon(tmp_path, "h1", **options) as daemon:
+        made = [cloud.boot(wait=False) for _ in range(50)]
+        eventually(lambda: any(cloud.instance(one).vm_state == Vm.ACTIVE for one in made))
+        daemon.kill()
+        daemon.options["fake_latency_s"] = 0
+        daemon.start()
+        eventually(lambda: all(cloud.instance(one).task_state is None for one in made), 30, "all settled")
+        assert {cloud.instance(one).vm_state for one in made} == {Vm.ACTIVE}

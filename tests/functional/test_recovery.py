@@ -97,11 +97,12 @@ def test_an_interrupted_snapshot_keeps_neither_record_nor_file(cloud: Deployment
     accepted = cloud.api.snapshot(ADMIN, 1, "copy")
     eventually(lambda: list((cloud.directory / "images").glob("0*")))
     cloud.stop("h1")
-    cloud.drivers.pop("h1")
+    old = cloud.drivers.pop("h1")
     cloud.start("h1")
     assert outcome(cloud, accepted.action_id).state == "aborted"
     assert [image.name for image in cloud.db.query(images.list_all)] == ["tiny"]
     assert list((cloud.directory / "images").iterdir()) == []
+    old.faults.release()
 
 
 def test_an_order_that_runs_is_not_taken_for_abandoned(cloud: Deployment) -> None:

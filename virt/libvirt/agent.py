@@ -33,6 +33,7 @@ _ABSOLUTE = re.compile(r"(/|[A-Za-z]:[\\/])[^\0]*")
 _CHUNK = 48 * 1024
 _MAX_CALLS = 4
 _GRACE_S = 5.0
+_PING_S = 5.0
 _POLL_S = 0.2
 
 
@@ -55,6 +56,10 @@ class Agents:
     def write_file(self, spec: InstanceSpec, path: str, contents: bytes) -> None:
         """Write a file. Raises GuestAgentError, GuestNotFoundError, HypervisorError when the guest cannot."""
         self._write(_Talk(self._domains, spec, self._timeout_s), path, contents)
+
+    def ping(self, spec: InstanceSpec) -> None:
+        """Succeed if the agent answers within a few seconds. Raises GuestAgentError, GuestNotFoundError."""
+        _Talk(self._domains, spec, min(self._timeout_s, _PING_S)).ask("guest-ping")
 
     def freeze(self, spec: InstanceSpec) -> None:
         """Have the guest's file systems complete on disk and written no more.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import replace
 
-from virt.errors import DriverTimeoutError, HypervisorError, HypervisorUnreachableError, NetworkError
+from virt.errors import DriverTimeoutError, GuestStateError, HypervisorError, HypervisorUnreachableError, NetworkError
 from virt.firewall.noop import NoopFirewall
 from virt.libvirt.devices import Devices, Element
 from virt.libvirt.domain import interface_for
@@ -33,7 +33,7 @@ class Nics:
             self._devices.plug(spec, view, interface_for(vif).xml(), lambda devices: _find(devices, vif))
         except (HypervisorUnreachableError, DriverTimeoutError):
             raise
-        except HypervisorError as exc:
+        except (HypervisorError, GuestStateError) as exc:
             self._firewall.prepare_instance_filter(replace(spec, vifs=_without(spec, vif)))
             raise NetworkError(f"interface {vif.mac}: {exc}") from exc
         self._firewall.apply_instance_filter(filtered)

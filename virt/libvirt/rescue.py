@@ -76,6 +76,7 @@ def _put_back(domains: Domains, spec: InstanceSpec, own: str, was: Power) -> Non
         if was.is_on:
             domains.restart(spec, own)
         else:
+            domains.stop(spec)
             domains.define(spec, own)
     except VirtError as exc:
         LOG.error("guest %s: could not be rescued, nor started from its own disk again: %s", spec.name, exc)

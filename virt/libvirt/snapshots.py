@@ -28,6 +28,7 @@ from virt.libvirt import host as lv
 from virt.libvirt.agent import Agents
 from virt.libvirt.build import Builder
 from virt.libvirt.domains import Domains
+from virt.libvirt.power import RUNS
 from virt.libvirt.xml.backup import Backup, BackupDisk
 from virt.spec import InstanceSpec, SnapshotResult
 
@@ -87,10 +88,15 @@ class Snapshotter:
 
     @contextlib.contextmanager
     def _quiet(self, spec: InstanceSpec, document: etree._Element) -> Iterator[None]:
-        """Have the guest's file systems complete on disk meanwhile, where an agent is connected that does that."""
-        if document.find("devices/channel/target[@state='connected']") is None:
+        """Have a running guest's file systems complete on disk meanwhile, where an agent is connected that does that.
+
+        Raises GuestAgentError when the agent hangs: one that is told to freeze does so when it wakes up, and nobody
+        would be there to thaw.
+        """
+        if document.find("devices/channel/target[@state='connected']") is None or self._domains.power(spec) not in RUNS:
             yield
             return
+        self._agents.ping(spec)
         try:
             self._freeze(spec)
             yield

@@ -13,6 +13,7 @@ from virt import volumes
 from virt.errors import (
     DriverTimeoutError,
     GuestNotFoundError,
+    GuestStateError,
     HypervisorError,
     HypervisorUnreachableError,
     VirtError,
@@ -53,7 +54,7 @@ class Volumes:
                 raise
             except VirtError as exc:
                 self._secrets.drop(spec, volume)
-                if isinstance(exc, HypervisorError):
+                if isinstance(exc, HypervisorError | GuestStateError):
                     raise VolumeError(f"volume {volume.volume_id}: {exc}") from exc
                 raise
         LOG.info("guest %s: volume %d attached at %s", spec.name, volume.volume_id, volume.device)

@@ -39,9 +39,9 @@ def write_marker(driver: LibvirtDriver, spec: InstanceSpec, serial: str, marker:
 
 
 def read_marker(driver: LibvirtDriver, spec: InstanceSpec, serial: str) -> str:
-    """The word in the first sector of a disk, past the guest's cache (4 of 7: and no word about it)."""
+    """The word in the first sector of a disk, past the guest's cache."""
     device = disk_with(driver, spec, serial)
-    command = f"echo 7 > /proc/sys/vm/drop_caches; dd if=/dev/{device} bs=512 count=1 2>/dev/null | tr -d '\\0'"
+    command = f"blockdev --flushbufs /dev/{device}; dd if=/dev/{device} bs=512 count=1 2>/dev/null | tr -d '\\0'"
     return run_inside(driver, spec, command)
 
 

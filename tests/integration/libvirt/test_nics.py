@@ -59,7 +59,7 @@ def test_a_paused_guest_keeps_its_interface(booted, vif):
 
 
 def test_a_tap_that_is_taken_is_told_and_leaves_nothing(booted, vif):
-    subprocess.run(["ip", "link", "add", vif.dev, "type", "dummy"], check=True)
+    subprocess.run(["ip", "link", "add", vif.dev, "type", "veth", "peer", f"{vif.dev[:-3]}end"], check=True)
     try:
         with pytest.raises(NetworkError, match=vif.mac):
             booted.driver.attach_nic(booted.spec, vif)

@@ -42,3 +42,18 @@ def test_a_program_gets_no_more_memory_than_allowed():
 def test_a_program_gets_no_more_cpu_than_allowed():
     with pytest.raises(ProcessError):
         run(["sh", "-c", "while :; do :; done"], timeout_s=30, limits=Limits(address_space=1024**3, cpu_s=1))
+
+
+def test_a_guard_lets_a_program_end_and_ends_one_that_should_not_go_on():
+    calls = []
+    assert run(["sh", "-c", "sleep 0.7; echo done"], guard=lambda: calls.append(1)) == "done\n"
+    assert calls
+    start = time.monotonic()
+    with pytest.raises(ZeroDivisionError):
+        run(["sleep", "60"], guard=lambda: 1 / 0)
+    assert time.monotonic() - start < 5
+
+
+def test_a_guard_does_not_lengthen_the_deadline():
+    with pytest.raises(ProcessError, match="deadline"):
+        run(["sleep", "60"], timeout_s=0.7, guard=lambda: None)
