@@ -168,11 +168,12 @@ def _iscsi(text: str) -> Parsed:
 
 
 def _rbd(text: str) -> Parsed:
-    url = _split(text) if text.startswith("//") else None
-    pool, _, image = (url.path.removeprefix("/") if url else text).partition("/")
+    # Several monitors are no URL: urlsplit takes the second one's IPv6 brackets for a mistake.
+    hosts, _, name = text.removeprefix("//").partition("/") if text.startswith("//") else ("", "", text)
+    pool, _, image = name.partition("/")
     if not pool or not image or "/" in image:
         raise ValueError("is not POOL/IMAGE")
-    monitors = url.netloc.split(",") if url else []
+    monitors = hosts.split(",") if hosts else []
     return f"{pool}/{image}", tuple(_endpoint(monitor, None) for monitor in monitors)
 
 

@@ -41,7 +41,9 @@ def test_a_build_that_hangs_is_deleted_and_its_straggler_leaves_nothing(one_host
     faults.hang(point)
     instance_id = one_host.boot(wait=False)
     wait_for_call(one_host, "spawn")
+    (job,) = one_host.services["h1"].host.tasks.running()
     one_host.done(one_host.api.delete(ADMIN, instance_id), 5)
+    assert job.cancelled
     faults.release()
     eventually(lambda: not one_host.services["h1"].host.tasks.running())
     gone(one_host, instance_id)

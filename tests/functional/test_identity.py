@@ -100,22 +100,21 @@ def test_a_host_that_was_moved_to_another_machine_starts(
     assert row.machine == "another machine"
 
 
+def start(cloud: Deployment, results: list[str]) -> None:
+    try:
+        cloud.start("h1")
+        results.append("started")
+    except HostConflictError:
+        results.append("refused")
+
+
 def test_two_first_starts_at_one_moment_make_one_host(deploy: Callable[..., Deployment]) -> None:
-    cloud = deploy()
-    results: list[str] = []
-
-    def start() -> None:
-        try:
-            service = Service(cloud.conf_for("h1"), driver=FakeDriver(cloud.cloud))
-            service.start()
-            results.append("started")
-            cloud.services["h1"], cloud.drivers["h1"] = service, service.host.driver
-        except HostConflictError:
-            results.append("refused")
-
-    threads = [threading.Thread(target=start) for _ in range(2)]
-    [thread.start() for thread in threads]
-    [thread.join() for thread in threads]
+    cloud, results = deploy(), list[str]()
+    threads = [threading.Thread(target=start, args=(cloud, results)) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
     assert sorted(results) == ["refused", "started"]
 
 

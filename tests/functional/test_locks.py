@@ -9,7 +9,8 @@ from collections.abc import Callable
 import pytest
 
 from compute.states import Vm
-from db import services
+from db import actions, instances, services
+from db.session import Tx
 from tests.functional.harness import ADMIN, MEMBER, Deployment, eventually
 
 HUNG = 8
@@ -68,9 +69,16 @@ def test_heartbeats_go_on(hanging: Deployment) -> None:
     eventually(lambda: count() >= before + 3, 3)
 
 
-def test_orders_found_by_the_redrive_do_not_queue_behind_what_hangs(hanging: Deployment) -> None:
-    hanging.api.rpc.cast = lambda *_, **__: False  # type: ignore[method-assign]
-    hanging.done(hanging.api.reboot(ADMIN, HUNG + 1), 2)
+def test_orders_found_by_the_redrive_do_not_queue_behind_what_hangs(
+    one_host: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(one_host.api.rpc, "cast", lambda *_, **__: False)
+    ids = [one_host.boot() for _ in range(HUNG + 1)]
+    one_host.drivers["h1"].faults.hang("pause")
+    for instance_id in ids[:HUNG]:
+        one_host.api.pause(ADMIN, instance_id)
+    eventually(lambda: one_host.drivers["h1"].calls["pause"] == HUNG)
+    one_host.done(one_host.api.reboot(ADMIN, ids[HUNG]), 2)
 
 
 def test_a_locked_instance_refuses_its_owner_until_it_is_unlocked(one_host: Deployment) -> None:
@@ -85,20 +93,20 @@ def test_a_locked_instance_refuses_its_owner_until_it_is_unlocked(one_host: Depl
 
 
 def test_a_recovery_that_hangs_holds_up_no_other(deploy: Callable[..., Deployment]) -> None:
-    cloud = deploy("h1", graceful_stop_timeout=0)
-    first, second = cloud.boot(), cloud.boot()
-    cloud.drivers["h1"].faults.hang("pause")
-    for one in (first, second):
-        cloud.api.pause(ADMIN, one)
-    eventually(lambda: cloud.drivers["h1"].calls["pause"] == 2)
-    cloud.stop("h1")
-    old = cloud.drivers.pop("h1")
-    fresh = type(old)(cloud.cloud)
-    cloud.drivers["h1"] = fresh
+    cloud = deploy("h1")
+    ids = [cloud.boot(), cloud.boot()]
     stopper = Stopper()
-    fresh.faults.at("get_info", stopper)
-    cloud.start("h1")
-    eventually(lambda: [cloud.instance(one).vm_state for one in (first, second)].count(Vm.PAUSED) == 1)
+    cloud.drivers["h1"].faults.at("get_info", stopper)
+    for instance_id in ids:
+        cloud.db.run(interrupted, instance_id)
+    eventually(lambda: [cloud.instance(one).vm_state for one in ids].count(Vm.PAUSED) == 1)
     stopper.go.set()
-    old.faults.release()
-    assert {cloud.idle(one).vm_state for one in (first, second)} == {Vm.PAUSED}
+    assert {cloud.idle(one).vm_state for one in ids} == {Vm.PAUSED}
+
+
+def interrupted(tx: Tx, instance_id: int) -> None:
+    """A daemon that is no more was pausing it."""
+    instances.update(tx, instance_id, task_state="pausing")
+    row = {"instance_id": instance_id, "action": "pausing", "step": "pause_instance", "request_id": "r", "args": "{}"}
+    also = {"user_id": "", "project_id": "", "host": "h1", "state": "running", "owner": "a former start"}
+    actions.create(tx, {**row, **also, "attempt": 1, "deadline": actions.seconds_from_now(tx, 600)})

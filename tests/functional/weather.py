@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from db.errors import DatabaseUnreachableError
@@ -10,13 +11,13 @@ from db.session import Database
 
 
 class Weather:
-    """Stands before Database.run; each kind of trouble hits the units of work of one name until `clear`."""
+    """Stands before Database.run and run_single; each trouble hits the units of work of some names until `clear`."""
 
     def __init__(self, database: Database) -> None:
-        self._run = database.run
         self._trouble: dict[str, Callable[..., Any]] = {}
         self.hits = 0
-        database.run = self._through  # type: ignore[method-assign]
+        for name in ("run", "run_single"):
+            setattr(database, name, partial(self._through, getattr(database, name)))
 
     def away(self, *units: str) -> None:
         """These never reach the database."""
@@ -34,20 +35,23 @@ class Weather:
         """The database answers again."""
         self._trouble.clear()
 
-    def _through(self, unit: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    def _through(self, run: Callable[..., Any], unit: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         trouble = self._trouble.get(getattr(unit, "__name__", ""))
         if trouble is None:
-            return self._run(unit, *args, **kwargs)
+            return run(unit, *args, **kwargs)
         self.hits += 1
-        return trouble(unit, *args, **kwargs)
+        return trouble(partial(run, unit, *args, **kwargs))
 
-    def _lose(self, *_: Any, **__: Any) -> Any:
+    @staticmethod
+    def _lose(_commit: Callable[[], Any]) -> Any:
         raise DatabaseUnreachableError("the database is away")
 
-    def _commit_and_lose(self, unit: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        self._run(unit, *args, **kwargs)
-        return self._lose()
+    @staticmethod
+    def _commit_and_lose(commit: Callable[[], Any]) -> Any:
+        commit()
+        raise DatabaseUnreachableError("the database is away")
 
-    def _twice(self, unit: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        self._run(unit, *args, **kwargs)
-        return self._run(unit, *args, **kwargs)
+    @staticmethod
+    def _twice(commit: Callable[[], Any]) -> Any:
+        commit()
+        return commit()

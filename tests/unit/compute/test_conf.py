@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
@@ -57,4 +56,4 @@ def test_a_filter_that_is_not_there_keeps_the_daemon_from_starting(tmp_path: Pat
     loaded = conf.load([write(tmp_path / "f.conf", f"firewall_driver = {driver}\nstate_path = {tmp_path}\n")])
     with pytest.raises(ConfigError, match=f"firewall_driver = {driver}"):
         Service(loaded).start()
-    assert "nova.sqlite" not in os.listdir(tmp_path)
+    assert not (tmp_path / "nova.sqlite").exists()
