@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ class Sealer:
         from cryptography.fernet import Fernet
 
         if not self._path.exists():
-            draft = self._path.with_name(f".{self._path.name}.{os.getpid()}")
+            draft = self._path.with_name(f".{self._path.name}.{uuid.uuid4()}")
             draft.touch(mode=0o600)
             draft.write_bytes(Fernet.generate_key())
             try:
