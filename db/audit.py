@@ -1,14 +1,16 @@
-"""What can be seen to be wrong from the rows alone: look-ups of `nova-manage verify`, one statement each."""
+"""What can be seen to be wrong from the rows alone: look-ups of `nova-manage verify`, a statement a kind or host."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import sqlalchemy as sa
 
-from db import rows
+from db import resizes, rows
 from db.actions import OPEN
 from db.models import compute_nodes, fixed_ips, instance_actions, instances, services, volume_attachments, volumes
+from db.resizes import HeldClaim
 from db.session import Tx, utcnow
 
 _I, _J, _F, _A, _V, _N = (
@@ -134,7 +136,7 @@ def odd_volumes(tx: Tx) -> list[OddVolume]:
 
 
 def claims(tx: Tx) -> list[Claims]:
-    """Each host's claims beside the sums over its live instances."""
+    """Each host's claims beside the sums over its live instances and what moves under way hold there."""
     sums = (
         sa.select(
             _I.host,
@@ -154,7 +156,17 @@ def claims(tx: Tx) -> list[Claims]:
         .order_by(_N.host)
     )
     # Sums come back as Decimal from some servers.
-    return [Claims(host, *(int(number) for number in numbers)) for host, *numbers in tx.execute(statement)]
+    found = [Claims(host, *(int(number) for number in numbers)) for host, *numbers in tx.execute(statement)]
+    return [_with_moves(one, resizes.held_on(tx, one.host)) for one in found]
+
+
+def _with_moves(claims: Claims, moves: Sequence[HeldClaim]) -> Claims:
+    return replace(
+        claims,
+        vcpus=claims.vcpus + sum(move.vcpus for move in moves),
+        memory_mb=claims.memory_mb + sum(move.memory_mb for move in moves),
+        local_gb=claims.local_gb + sum(move.local_gb for move in moves),
+    )
 
 
 def homeless(tx: Tx) -> list[HomelessInstance]:

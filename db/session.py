@@ -182,10 +182,10 @@ def _engine(url: sa.URL, idle_timeout_s: int, pool_size: int, *, autocommit: boo
 def _sqlite_engine(url: sa.URL, pool_size: int, *, autocommit: bool) -> sa.Engine:
     if url.database and not Path(url.database).parent.is_dir():
         raise DatabaseUnreachableError(f"database {url.database}: its directory does not exist")
-    _create_private(url.database)
     engine = sa.create_engine(
         url, pool_size=pool_size, max_overflow=50, pool_use_lifo=True, connect_args={"check_same_thread": False}
     )
+    event.listen(engine, "do_connect", lambda *_: _create_private(url.database))
     event.listen(engine, "connect", _sqlite_connect)
     if not autocommit:
         event.listen(engine, "connect", _sqlite_impatient)

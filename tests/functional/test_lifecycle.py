@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from compute.states import Vm
+from db import audit
 from tests.functional.harness import ADMIN, Deployment
 from virt.power_state import Power
 
@@ -86,6 +87,7 @@ def test_claims_follow_an_instance_through_a_resize_and_its_delete(deploy) -> No
     instance_id = cloud.boot()
     cloud.done(cloud.api.resize(ADMIN, instance_id, "m1.small"))
     assert sorted(_memory_used(cloud)) == [512, 2048]
+    assert {one.memory_mb for one in cloud.db.query(audit.claims)} == {512, 2048}
     _recount(cloud)
     assert sorted(_memory_used(cloud)) == [512, 2048]
     cloud.done(cloud.api.delete(ADMIN, instance_id))
