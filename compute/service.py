@@ -51,7 +51,7 @@ class Service:
         from compute.messaging.transport import Bus, check_reachable
         from compute.sealing import Sealer
         from compute.settings import Settings
-        from db import migration
+        from db import migration, services
         from virt.connection import get_connection
 
         conf = self._conf
@@ -63,6 +63,8 @@ class Service:
         self._undo.append(db.dispose)
         migration.check(db)
         check_reachable(conf.transport_url, conf.broker_timeout)
+        driver = self._given_driver or get_connection(conf, concurrency.driver_threads())
+        self._undo.append(driver.close)
         identity = Identity(conf.state_path, conf.host)
         self._undo.append(identity.release)
         service_id = identity.acquire(
@@ -73,13 +75,13 @@ class Service:
             report_interval_s=conf.report_interval,
             down_time_s=conf.service_down_time,
         )
-        driver = self._given_driver or get_connection(conf, concurrency.driver_threads())
-        self._undo.append(driver.close)
+        self._undo.append(lambda: db.run(services.sign_off, service_id, identity.owner))
+        self._undo.append(driver.close)  # again: what it holds of the host goes before the host is another's
         driver.init_host(conf.host)
         bus = Bus(conf)
         self._undo.append(bus.close)
         self._assemble(settings, db, driver, bus, Sealer(conf.seal_key_file), identity.owner, service_id)
-        self._begin(bus, service_id)
+        self._begin(bus)
 
     def _assemble(
         self, settings: Any, db: Any, driver: Any, bus: Any, sealer: Any, owner: str, service_id: int
@@ -125,18 +127,16 @@ class Service:
         self.recovery = Recovery(self.host, self._ring_here, self._settled)
         self.sync = PowerSync(self.host)
 
-    def _begin(self, bus: Any, service_id: int) -> None:
+    def _begin(self, bus: Any) -> None:
         from compute.periodic import Periodic
         from compute.rpcapi import VERSION
         from compute.timers import Timer
-        from db import services
 
         conf, host = self._conf, self.host
         host.report_resources()
         self.recovery.run()
         server = bus.server(conf.compute_topic, conf.host, self.manager, VERSION)
         server.start()
-        self._undo.append(lambda: host.db.run(services.sign_off, service_id, host.tasks.owner))
         self._undo.append(self._redriven.close)
         self._undo.append(lambda: _within(STRAGGLERS_WAIT_S, server.wait))
         self._undo.append(self._finish_operations)

@@ -9,6 +9,9 @@ import pytest
 from compute import conf
 from compute.errors import ConfigError
 from compute.service import Service
+from db import migration, services
+from db.session import Database
+from virt.errors import DriverConfigError
 
 
 def write(path: Path, text: str) -> str:
@@ -57,3 +60,19 @@ def test_a_filter_that_is_not_there_keeps_the_daemon_from_starting(tmp_path: Pat
     with pytest.raises(ConfigError, match=f"firewall_driver = {driver}"):
         Service(loaded).start()
     assert not (tmp_path / "nova.sqlite").exists()
+
+
+@pytest.mark.parametrize(
+    ("driver", "reason"),
+    [("nonsense", "neither one of"), ("no.such.Driver", "No module named"), ("builtins.dict", "not a ComputeDriver")],
+)
+def test_a_driver_that_does_not_exist_keeps_the_daemon_from_registering(
+    tmp_path: Path, driver: str, reason: str
+) -> None:
+    database = Database(f"sqlite:///{tmp_path}/nova.sqlite")
+    migration.sync(database)
+    loaded = conf.load([write(tmp_path / "f.conf", f"compute_driver = {driver}\nstate_path = {tmp_path}\n")])
+    with pytest.raises(DriverConfigError, match=f"compute_driver = {driver}: .*{reason}"):
+        Service(loaded).start()
+    assert database.query(services.list_all) == []
+    database.dispose()
