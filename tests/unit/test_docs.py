@@ -44,6 +44,8 @@ def source_words() -> set[str]:
         "db",
         "bin",
         "tests/conformance",
+        "tests/functional",
+        "tests/integration",
         "tests/unit/doc_tables.py",
         "setup.cfg",
         "pyproject.toml",

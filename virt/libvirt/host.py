@@ -248,6 +248,11 @@ def is_backing_up(domain: Domain) -> bool:
     return bool(job.get("type")) and job.get("operation") == libvirt.VIR_DOMAIN_JOB_OPERATION_BACKUP
 
 
+def is_stopped_by_io_error(domain: Domain) -> bool:
+    """True while QEMU holds a domain because one of its writes failed."""
+    return tuple(domain.state()) == (libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_IOERROR)
+
+
 def document_of(domain: Domain) -> str | None:
     """The domain as it runs, or as it is defined when it does not; None when it went away."""
     try:

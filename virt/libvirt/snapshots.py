@@ -38,7 +38,7 @@ _POLL_S = 0.1
 _PROGRESS_S = 2.0
 _DEADLINE_S = 4 * 3600.0
 _ABORT_S = 30.0
-_THAW_TRIES = 2
+_THAW_TRIES = 3
 _FULL = os.strerror(errno.ENOSPC)
 
 
@@ -110,14 +110,36 @@ class Snapshotter:
             LOG.warning("guest %s: its agent does not freeze, so the snapshot is as after a crash: %s", spec.name, exc)
 
     def _thaw(self, spec: InstanceSpec) -> None:
+        """Thaw, reviving first a guest that stands still because the copy has no room for what it writes over.
+
+        Raises DiskFullError when it was so, and GuestAgentError when it may still be frozen.
+        """
+        starved = False
         for left in reversed(range(_THAW_TRIES)):
             try:
-                return self._agents.thaw(spec)
-            except (GuestAgentError, HypervisorError) as exc:
+                self._agents.thaw(spec)
+                break
+            except (GuestStateError, HypervisorError) as exc:
+                starved = self._revive(spec) or starved
                 if not left:
                     words = f"guest {spec.name}: its agent did not thaw its file systems, which may be frozen: {exc}"
                     raise GuestAgentError(words) from exc
-        return None
+        if starved:
+            raise DiskFullError(f"guest {spec.name}: snapshot: {_FULL}")
+
+    def _revive(self, spec: InstanceSpec) -> bool:
+        """Let a guest go on that QEMU stopped at a write that a copy could not keep; False when it is not so.
+
+        Its own disk is whole: without the copy the same write succeeds.
+        """
+        if not self._domains.ask(spec, lv.is_stopped_by_io_error):
+            return False
+        self._end_job(spec)
+        LOG.warning(
+            "guest %s: stopped for want of room for its copy; the copy is given up, the guest goes on", spec.name
+        )
+        self._domains.ask(spec, lambda domain: domain.resume())
+        return True
 
     def _follow(self, spec: InstanceSpec, progress: Progress) -> None:
         """Wait for the copy to end; `progress` may end it by raising."""
@@ -148,6 +170,7 @@ class Snapshotter:
         """End the job after a failure, whose own error is the one to raise; the next snapshot tries again."""
         try:
             self._end_job(spec)
+            self._revive(spec)
         except VirtError as exc:
             LOG.warning("guest %s: the copy of its disk may still be running: %s", spec.name, exc)
 

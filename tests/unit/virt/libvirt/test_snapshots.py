@@ -77,8 +77,8 @@ class Guest:
         return answer
 
 
-def quieted(agent, document=CONNECTED, power=Power.RUNNING, work=no_progress):
-    maker = Snapshotter(Guest(power=power), None, agent)
+def quieted(agent, document=CONNECTED, power=Power.RUNNING, work=no_progress, answers=(False, False, False)):
+    maker = Snapshotter(Guest(*answers, power=power), None, agent)
     with maker._quiet(a_guest(), etree.fromstring(document)):
         work("now")
     return agent.asked
@@ -123,7 +123,20 @@ def test_a_guest_that_stays_frozen_is_told_of():
     agent = Agent(thaw=GuestAgentError("hangs"))
     with pytest.raises(GuestAgentError, match="may be frozen"):
         quieted(agent)
+    assert agent.asked == ["ping", "freeze", "thaw", "thaw", "thaw"]
+
+
+def test_a_guest_that_its_copy_starves_goes_on_is_thawed_and_the_snapshot_has_no_room():
+    agent = Agent(thaw=GuestStateError("domain is not running"))
+    stopped_then_copy_ends_then_resumed = (True, False, agent.errors.clear)
+    with pytest.raises(DiskFullError, match="No space left"):
+        quieted(agent, answers=_doing(stopped_then_copy_ends_then_resumed))
     assert agent.asked == ["ping", "freeze", "thaw", "thaw"]
+
+
+def _doing(answers):
+    """The answers one after another; a callable among them is called when it is its turn."""
+    return (answer() if callable(answer) else answer for answer in answers)
 
 
 @pytest.fixture
