@@ -62,7 +62,7 @@ class Agent:
 
 
 class Guest:
-    """Domains with one guest, which answers jobStats with these, one after another."""
+    """Domains with one guest, which answers with these, one after another; a callable is called when it is its turn."""
 
     def __init__(self, *answers, power=Power.RUNNING):
         self._answers, self._power = iter(answers), power
@@ -74,7 +74,7 @@ class Guest:
         answer = next(self._answers)
         if isinstance(answer, Exception):
             raise answer
-        return answer
+        return answer() if callable(answer) else answer
 
 
 def quieted(agent, document=CONNECTED, power=Power.RUNNING, work=no_progress, answers=(False, False, False)):
@@ -128,15 +128,10 @@ def test_a_guest_that_stays_frozen_is_told_of():
 
 def test_a_guest_that_its_copy_starves_goes_on_is_thawed_and_the_snapshot_has_no_room():
     agent = Agent(thaw=GuestStateError("domain is not running"))
-    stopped_then_copy_ends_then_resumed = (True, False, agent.errors.clear)
+    stopped_then_no_copy_then_resumed = (True, False, agent.errors.clear)
     with pytest.raises(DiskFullError, match="No space left"):
-        quieted(agent, answers=_doing(stopped_then_copy_ends_then_resumed))
+        quieted(agent, answers=stopped_then_no_copy_then_resumed)
     assert agent.asked == ["ping", "freeze", "thaw", "thaw"]
-
-
-def _doing(answers):
-    """The answers one after another; a callable among them is called when it is its turn."""
-    return (answer() if callable(answer) else answer for answer in answers)
 
 
 @pytest.fixture
