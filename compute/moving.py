@@ -14,8 +14,7 @@ from compute.ordering import Accepted, Ordering
 from compute.policy import require_admin
 from compute.reads import Reads
 from compute.rpcapi import ComputeRPC
-from compute.scheduler import Scheduler, group_facts
-from compute.scheduling.request import Request
+from compute.scheduler import Scheduler, request_for
 from compute.states import Task
 from db import compute_nodes, instance_types, resizes, services
 from db.compute_nodes import ComputeNode
@@ -43,7 +42,9 @@ class Moving:
         _check_size(row, new)
 
         def book(tx: Tx, row: Instance) -> Mapping[str, Any]:
-            dest = self.scheduler.place(tx, _request(tx, row, new))
+            here = {row.host or "": "the instance is there now"}
+            request = request_for(tx, row, availability_zone=row.availability_zone, size=new, exclude=here)
+            dest = self.scheduler.place(tx, request)
             migration_id = resize.record(
                 tx, row.id, row.vm_state, row.instance_type_id, new.id,
                 source=row.host or "", dest=dest, dest_host=None,
@@ -122,23 +123,6 @@ def _check_size(row: Instance, new: InstanceType) -> None:
             f"instance {row.id}: cannot downsize from {row.memory_mb} MiB, {row.local_gb} GiB "
             f"to {new.name} ({new.memory_mb} MiB, {new.local_gb} GiB)"
         )
-
-
-def _request(tx: Tx, row: Instance, new: InstanceType) -> Request:
-    policy, members = None, frozenset[str]()
-    if row.server_group_id is not None:
-        policy, members = group_facts(tx, row.server_group_id, without=row.id)
-    return Request(
-        vcpus=new.vcpus,
-        memory_mb=new.memory_mb,
-        local_gb=new.local_gb,
-        project_id=row.project_id,
-        availability_zone=row.availability_zone,
-        exclude={row.host or "": "the instance is there now"},
-        server_group_id=row.server_group_id,
-        group_policy=policy,
-        group_hosts=members,
-    )
 
 
 def _check_hypervisors(source: ComputeNode, target: ComputeNode) -> None:

@@ -23,8 +23,8 @@ from compute.errors import (
 )
 from compute.recovery import context_of
 from compute.rpcapi import ComputeRPC
-from compute.scheduler import Scheduler, group_facts
-from compute.scheduling.request import Request, split_zone
+from compute.scheduler import Scheduler, request_for
+from compute.scheduling.request import split_zone
 from compute.sealing import Sealer
 from compute.states import Task, Vm
 from db import actions, instances, placing
@@ -116,20 +116,7 @@ class Placing:
         return actions.get(tx, _write_order(tx, context, row.id, host=host, args=orders.pack(self._sealer, args)))
 
     def _place(self, tx: Tx, row: Instance, zone: str | None, force_host: str | None) -> str:
-        policy, members = None, frozenset[str]()
-        if row.server_group_id is not None:
-            policy, members = group_facts(tx, row.server_group_id, without=row.id)
-        request = Request(
-            vcpus=row.vcpus,
-            memory_mb=row.memory_mb,
-            local_gb=row.local_gb,
-            project_id=row.project_id,
-            availability_zone=zone,
-            force_host=force_host,
-            server_group_id=row.server_group_id,
-            group_policy=policy,
-            group_hosts=members,
-        )
+        request = request_for(tx, row, availability_zone=zone, force_host=force_host)
         return self._scheduler.place(tx, request)
 
     def _ring(self, context: RequestContext, action: Action) -> None:

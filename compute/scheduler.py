@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from types import MappingProxyType
 
 import db.compute_nodes
 import db.server_groups
@@ -22,7 +23,11 @@ from compute.scheduling.plan import Hosts, NoPlanError, Planner, with_instance
 from compute.scheduling.refusals import explain
 from compute.scheduling.request import Request
 from db.errors import RowNotFoundError
+from db.instance_types import InstanceType
+from db.instances import Instance
 from db.session import Tx
+
+_NOWHERE: Mapping[str, str] = MappingProxyType({})
 
 
 class Scheduler:
@@ -185,6 +190,37 @@ def group_facts(tx: Tx, server_group_id: int, *, without: int | None = None) -> 
         raise ServerGroupNotFoundError(f"no server group {server_group_id}") from exc
     members = db.server_groups.members(tx, server_group_id)
     return group.policy, frozenset(host for member, host in members.items() if host and member != without)
+
+
+def request_for(
+    tx: Tx,
+    row: Instance,
+    *,
+    availability_zone: str | None,
+    size: Instance | InstanceType | None = None,
+    force_host: str | None = None,
+    exclude: Mapping[str, str] = _NOWHERE,
+) -> Request:
+    """What an instance that exists asks of its next host, its server group's facts read and locked in `tx`.
+
+    size: what it will have there, when that is not its own.
+    """
+    size = size or row
+    policy, members = None, frozenset[str]()
+    if row.server_group_id is not None:
+        policy, members = group_facts(tx, row.server_group_id, without=row.id)
+    return Request(
+        vcpus=size.vcpus,
+        memory_mb=size.memory_mb,
+        local_gb=size.local_gb,
+        project_id=row.project_id,
+        availability_zone=availability_zone,
+        force_host=force_host,
+        exclude=exclude,
+        server_group_id=row.server_group_id,
+        group_policy=policy,
+        group_hosts=members,
+    )
 
 
 def _with_reasons(tx: Tx, refused: Mapping[str, str]) -> Mapping[str, str]:

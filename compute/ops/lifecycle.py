@@ -8,8 +8,7 @@ from typing import Any
 from compute.errors import AbortedError, BuildFailedError, InvalidInputError, NoValidHostError
 from compute.ops import networking
 from compute.orders import PLAIN
-from compute.scheduler import Scheduler, group_facts
-from compute.scheduling.request import Request
+from compute.scheduler import Scheduler, request_for
 from compute.sealing import Sealer
 from compute.settings import Settings
 from compute.work import Work
@@ -105,21 +104,7 @@ def _try_elsewhere(work: Work, scheduler: Scheduler, exc: VirtError) -> None:
     LOG.warning("instance %d: build failed here, trying another host: %s", row.id, exc)
 
     def choose(tx: Tx) -> str:
-        zone = work.args.get("zone")
-        policy, group_hosts = None, frozenset[str]()
-        if row.server_group_id is not None:
-            policy, group_hosts = group_facts(tx, row.server_group_id, without=row.id)
-        request = Request(
-            vcpus=row.vcpus,
-            memory_mb=row.memory_mb,
-            local_gb=row.local_gb,
-            project_id=row.project_id,
-            availability_zone=zone,
-            exclude=tried,
-            server_group_id=row.server_group_id,
-            group_policy=policy,
-            group_hosts=group_hosts,
-        )
+        request = request_for(tx, row, availability_zone=work.args.get("zone"), exclude=tried)
         try:
             host = scheduler.place(tx, request)
         except NoValidHostError as nowhere:

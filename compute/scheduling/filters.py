@@ -55,9 +55,9 @@ def zone(candidate: Candidate, request: Request) -> str | None:
 
 
 def excluded(candidate: Candidate, request: Request) -> str | None:
-    """The host was not tried before."""
+    """The host is not left out: tried before, or where the instance is now."""
     why = request.exclude.get(candidate.node.host)
-    return None if why is None else f"tried before ({why:.200})"
+    return None if why is None else f"left out ({why:.200})"
 
 
 def hypervisor_type(candidate: Candidate, request: Request) -> str | None:

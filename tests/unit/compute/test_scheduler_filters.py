@@ -15,7 +15,7 @@ REFUSALS = [
     (filters.up_within(60), a_host(age_s=None), a_request(), "down (stopped, or never started)"),
     (filters.enabled, a_host(disabled=True), a_request(), "disabled"),
     (filters.zone, a_host(), a_request(availability_zone="east"), "in another zone (nova, not east)"),
-    (filters.excluded, a_host(), a_request(exclude={"host1": "no kernel"}), "tried before (no kernel)"),
+    (filters.excluded, a_host(), a_request(exclude={"host1": "no kernel"}), "left out (no kernel)"),
     (filters.hypervisor_type, a_host(), a_request(hypervisor_type="xen"), "another hypervisor (QEMU, not xen)"),
     (
         filters.affinity,
