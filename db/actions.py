@@ -189,12 +189,6 @@ def abort_open(tx: Tx, instance_id: int, reason: str, *, keep: int | None = None
     return int(done.rowcount)
 
 
-def open_for_host(tx: Tx, host: str) -> list[Action]:
-    """Orders of a host that are requested or running, oldest first: what re-drive and recovery look at."""
-    statement = _ALL.where(journal.c.host == host, journal.c.state.in_(OPEN)).order_by(journal.c.id)
-    return rows.every(tx, Action, statement)
-
-
 def waiting_longer_than(tx: Tx, host: str, age_s: float) -> list[Action]:
     """Requested orders of a host whose bell rang at least `age_s` ago, and running ones of any age."""
     limit = seconds_from_now(tx, -age_s)

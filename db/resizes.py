@@ -35,6 +35,9 @@ class Resize:
 
 _M, _I = migrations.c, instances.c
 SIZES = ("vcpus", "memory_mb", "local_gb")
+RESIZING = ("pre-migrating", "migrating", "post-migrating")
+LIVE_MIGRATING = ("accepted", "preparing", "running")
+OPEN = (*RESIZING, *LIVE_MIGRATING, "finished")  # a move that still holds room on a second host
 _LIVE = rows.select_live(Resize, migrations)
 _BY_ID = _LIVE.where(_M.id == sa.bindparam("resize_id"))
 _LATEST = _LIVE.where(_M.instance_id == sa.bindparam("instance_id")).order_by(_M.id.desc()).limit(1)
@@ -102,8 +105,6 @@ class HeldClaim:
     local_gb: int
 
 
-_MOVING = ("pre-migrating", "migrating", "post-migrating")
-_LIVE_MOVING = ("accepted", "preparing", "running")
 _OLD, _NEW = instance_types.alias("old_type"), instance_types.alias("new_type")
 _HELD = (
     sa.select(
@@ -116,7 +117,7 @@ _HELD = (
         .outerjoin(_OLD, _OLD.c.id == _M.old_flavor_id)
         .outerjoin(_NEW, _NEW.c.id == _M.new_flavor_id)
     )
-    .where(_M.deleted == sa.false(), _M.status.in_([*_MOVING, *_LIVE_MOVING, "finished"]))
+    .where(_M.deleted == sa.false(), _M.status.in_(OPEN))
 )
 _HELD_ON = _HELD.where(
     _I.deleted == sa.false(), sa.or_(_M.source_compute == sa.bindparam("host"), _M.dest_compute == sa.bindparam("host"))

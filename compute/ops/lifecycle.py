@@ -20,7 +20,6 @@ from virt.power_state import Power
 
 LOG = logging.getLogger(__name__)
 ABORT_WAIT_S = 30.0
-OPEN_MOVES = ("pre-migrating", "migrating", "post-migrating", "finished", "accepted", "preparing", "running")
 
 
 def run(work: Work, settings: Settings, scheduler: Scheduler) -> None:
@@ -137,7 +136,7 @@ def terminate(work: Work) -> None:
 
 def _other_hosts(work: Work) -> list[str]:
     move = work.db.query(resizes.latest, work.instance.id)
-    if move is None or move.status not in OPEN_MOVES:
+    if move is None or move.status not in resizes.OPEN:
         return []
     return sorted({move.source_compute, move.dest_compute} - {work.host})
 
@@ -164,7 +163,7 @@ def release_everything(tx: Tx, row: instances.Instance) -> None:
         compute_nodes.release(tx, row.host, vcpus=row.vcpus, memory_mb=row.memory_mb, local_gb=row.local_gb)
     for held in resizes.held_for(tx, row.id):
         compute_nodes.release(tx, held.host, vcpus=held.vcpus, memory_mb=held.memory_mb, local_gb=held.local_gb)
-        resizes.set_status(tx, held.move_id, OPEN_MOVES, "deleted")
+        resizes.set_status(tx, held.move_id, resizes.OPEN, "deleted")
 
 
 def reboot(work: Work, settings: Settings, *, hard: bool) -> None:

@@ -28,7 +28,7 @@ def live_migrate(work: Work, rpc: ComputeRPC) -> None:
     work.undo.callback(rpc.rollback_live_migration, work.context, dest, work.instance.id)
     rpc.pre_live_migration(work.context, dest, work.instance.id)
     work.check()
-    work.db.run(resizes.set_status, move.id, ("accepted", "preparing", "running"), "running")
+    work.db.run(resizes.set_status, move.id, resizes.LIVE_MIGRATING, "running")
     try:
         driver.live_migration(work.spec, move.dest_host or dest, work.progress)
     except DriverTimeoutError as exc:
@@ -106,7 +106,7 @@ def arrived(work: Work, move: Resize) -> None:
     work.changes.update(host=move.dest_compute, power_state=int(Power.RUNNING), epoch=row.epoch + 1)
 
     def write(tx: Tx) -> None:
-        resizes.set_status(tx, move.id, ("accepted", "preparing", "running"), "done")
+        resizes.set_status(tx, move.id, resizes.LIVE_MIGRATING, "done")
         compute_nodes.release(tx, work.host, vcpus=row.vcpus, memory_mb=row.memory_mb, local_gb=row.local_gb)
 
     work.when_done.append(write)
@@ -114,5 +114,5 @@ def arrived(work: Work, move: Resize) -> None:
 
 def give_back(tx: Tx, row: Instance, move: Resize) -> None:
     """The guest did not move: give the destination's claim back."""
-    if resizes.set_status(tx, move.id, ("accepted", "preparing", "running"), "error"):
+    if resizes.set_status(tx, move.id, resizes.LIVE_MIGRATING, "error"):
         compute_nodes.release(tx, move.dest_compute, vcpus=row.vcpus, memory_mb=row.memory_mb, local_gb=row.local_gb)

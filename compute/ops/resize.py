@@ -98,7 +98,7 @@ def migrate(work: Work) -> None:
 
 def abandon(tx: Tx, move: Resize) -> None:
     """The resize failed, and the guest is on the source: give the destination's claim back, once."""
-    if not resizes.set_status(tx, move.id, ("pre-migrating", "migrating", "post-migrating"), "error"):
+    if not resizes.set_status(tx, move.id, resizes.RESIZING, "error"):
         return
     compute_nodes.release(tx, move.dest_compute, **size_of(_type(tx, move.new_flavor_id)))
 
