@@ -310,7 +310,7 @@ class LibvirtHost:
     def start(self) -> None:
         """Start libvirtd and virtlogd; return when libvirtd accepts clients."""
         self._server.start()
-        self._server.wait_ready(self._accepts, 1)
+        self._server.wait_ready(self._accepts, 3)
 
     def _accepts(self) -> bool:
         with socket.socket(socket.AF_UNIX) as probe:
@@ -329,12 +329,12 @@ class LibvirtHost:
     def stop_libvirtd(self) -> None:
         """End libvirtd alone; the guests run on."""
         self._server.signal(signal.SIGUSR1)
-        wait_until(lambda: not self.socket.exists(), 2, "end of libvirtd")
+        wait_until((self.folder / "run/libvirtd.ended").exists, 5, "end of libvirtd")
 
     def start_libvirtd(self) -> None:
         """Start libvirtd again over the guests that run."""
         self._server.signal(signal.SIGUSR2)
-        self._server.wait_ready(self._accepts, 1)
+        self._server.wait_ready(self._accepts, 3)
 
     def restart_libvirtd(self) -> None:
         """What an upgrade of libvirt does: clients lose their connection, guests run on."""
