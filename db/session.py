@@ -7,30 +7,26 @@ serialization failure or a lost connection; so it must have no effect outside th
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import os
 import random
-import sqlite3
-import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from pathlib import Path
-from typing import Any, TypeVar
+from contextlib import contextmanager
+from typing import Any, TypeVar, cast
 
 import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
+from db import sqlite
+from db.combine import Combiner
 from db.errors import DatabaseUnreachableError, DuplicateRowError
+from db.handover import Handover
 
 LOG = logging.getLogger(__name__)
 T = TypeVar("T")
 Tx = sa.Connection
-BUSY_TIMEOUT_S = 30
-BUSY_PAUSE_S = 0.0004
 
 
 class _UtcNow(FunctionElement[Any]):
@@ -76,10 +72,17 @@ class Database:
         pool_size: int = 10,
     ) -> None:
         self.url = sa.engine.make_url(url)
-        self._turn: AbstractContextManager[None] = _Turn() if self.url.get_backend_name() == "sqlite" else nullcontext()
         self._max_retries, self._retry_interval_s = max_retries, retry_interval_s
-        self.engine = _engine(self.url, idle_timeout_s, pool_size)
-        self.reader = _engine(self.url, idle_timeout_s, pool_size, autocommit=True)
+        self._handover: Handover | None = None
+        self._combiner: Combiner | None = None
+        if self.url.get_backend_name() == "sqlite":
+            self._handover = Handover(self.url.database)
+            self._combiner = Combiner(self.transaction, sqlite.BUSY_TIMEOUT_S)
+            self.engine = sqlite.engine(self.url, pool_size, self._handover)
+            self.reader = sqlite.engine(self.url, pool_size)
+        else:
+            self.engine = _engine(self.url, idle_timeout_s, pool_size)
+            self.reader = _engine(self.url, idle_timeout_s, pool_size, autocommit=True)
 
     @property
     def dialect(self) -> str:
@@ -89,8 +92,12 @@ class Database:
     @contextmanager
     def transaction(self) -> Iterator[Tx]:
         """One attempt at a unit of work: commit at the end, roll back on any error. Prefer `run`."""
-        with _translated(), self._turn, self.engine.begin() as tx:
-            yield tx
+        try:
+            with _translated(), self.engine.begin() as tx:
+                yield tx
+        finally:
+            if self._handover:
+                self._handover.ring()
 
     @contextmanager
     def read(self) -> Iterator[Tx]:
@@ -103,25 +110,35 @@ class Database:
 
         Raises DuplicateRowError on a unique conflict and DatabaseUnreachableError when the retries are used up.
         """
-        return self._patiently(self.transaction, work, args, kwargs)
+        return self._patiently(self._write, work, args, kwargs)
 
     def run_single(self, work: Callable[..., T], *args: Any, **kwargs: Any) -> T:
         """`run` for work of one statement, which commits itself: a server is spared two of three round trips."""
-        way = self.transaction if self.dialect == "sqlite" else self.read
+        way = self._write if self._combiner else self._look
         return self._patiently(way, work, args, kwargs)
 
     def query(self, work: Callable[..., T], *args: Any, **kwargs: Any) -> T:
         """Do `work(tx, ...)` on a read connection, repeated like `run`."""
-        return self._patiently(self.read, work, args, kwargs)
+        return self._patiently(self._look, work, args, kwargs)
 
-    def _patiently(
-        self, way: Callable[[], AbstractContextManager[Tx]], work: Callable[..., T], args: Any, kwargs: Any
-    ) -> T:
+    def _write(self, work: Callable[[Tx], T]) -> T:
+        if self._combiner:
+            return cast(T, self._combiner.run(work))
+        with self.transaction() as tx:
+            return work(tx)
+
+    def _look(self, work: Callable[[Tx], T]) -> T:
+        with self.read() as tx:
+            return work(tx)
+
+    def _patiently(self, way: Callable[[Callable[[Tx], T]], T], work: Callable[..., T], args: Any, kwargs: Any) -> T:
+        def unit(tx: Tx) -> T:
+            return work(tx, *args, **kwargs)
+
         attempt = 0
         while True:
             try:
-                with way() as tx:
-                    return work(tx, *args, **kwargs)
+                return way(unit)
             except sa.exc.DBAPIError as exc:
                 attempt += 1
                 self._back_off(exc, attempt)
@@ -130,6 +147,8 @@ class Database:
         """Close every pooled connection."""
         self.engine.dispose()
         self.reader.dispose()
+        if self._handover:
+            self._handover.close()
 
     def _back_off(self, exc: sa.exc.DBAPIError, attempt: int) -> None:
         if exc.connection_invalidated or _is_unreachable(exc):
@@ -146,24 +165,8 @@ class Database:
         time.sleep(delay_s * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, not a secret
 
 
-class _Turn:
-    """One writer at a time among the threads of this process, which hand over faster than SQLite's file locks."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-
-    def __enter__(self) -> None:
-        if not self._lock.acquire(timeout=BUSY_TIMEOUT_S):
-            raise DatabaseUnreachableError(f"this process has been writing to SQLite for {BUSY_TIMEOUT_S} s")
-
-    def __exit__(self, *_: object) -> None:
-        self._lock.release()
-
-
 def _engine(url: sa.URL, idle_timeout_s: int, pool_size: int, *, autocommit: bool = False) -> sa.Engine:
     """An engine of one mode for good: to switch a pooled connection's costs two round trips, and fails unwrapped."""
-    if url.get_backend_name() == "sqlite":
-        return _sqlite_engine(url, pool_size, autocommit=autocommit)
     engine = sa.create_engine(
         url,
         pool_size=pool_size,
@@ -177,62 +180,6 @@ def _engine(url: sa.URL, idle_timeout_s: int, pool_size: int, *, autocommit: boo
     if url.get_backend_name() in {"mysql", "mariadb"}:
         event.listen(engine, "connect", _mysql_strict)
     return engine
-
-
-def _sqlite_engine(url: sa.URL, pool_size: int, *, autocommit: bool) -> sa.Engine:
-    if url.database and not Path(url.database).parent.is_dir():
-        raise DatabaseUnreachableError(f"database {url.database}: its directory does not exist")
-    engine = sa.create_engine(
-        url, pool_size=pool_size, max_overflow=50, pool_use_lifo=True, connect_args={"check_same_thread": False}
-    )
-    event.listen(engine, "do_connect", lambda *_: _create_private(url.database))
-    event.listen(engine, "connect", _sqlite_connect)
-    if not autocommit:
-        event.listen(engine, "connect", _sqlite_impatient)
-        # As the dialect's own begin: a listener would make every statement of the engine look for more of them.
-        engine.dialect.do_begin = _sqlite_begin  # type: ignore[method-assign]
-    return engine
-
-
-def _create_private(name: str | None) -> None:
-    """Make the file ours alone before SQLite makes it anyone's to read: it holds user data and keys."""
-    if name and not Path(name).exists():
-        with contextlib.suppress(OSError):  # SQLite says better than we could why it cannot be made
-            os.close(os.open(name, os.O_CREAT | os.O_WRONLY, 0o600))
-
-
-def _sqlite_connect(connection: sqlite3.Connection, _record: object) -> None:
-    """Leave transactions to us, let readers and a writer work side by side, and enforce foreign keys."""
-    connection.isolation_level = None
-    for pragma in (
-        f"busy_timeout={BUSY_TIMEOUT_S * 1000}",
-        "journal_mode=WAL",
-        "synchronous=NORMAL",
-        "foreign_keys=ON",
-    ):
-        connection.execute(f"PRAGMA {pragma}")
-
-
-def _sqlite_impatient(connection: sqlite3.Connection, _record: object) -> None:
-    connection.execute("PRAGMA busy_timeout=0")  # from here on _sqlite_begin waits
-
-
-def _sqlite_begin(dbapi_connection: Any) -> None:
-    """Take the write lock at once: an upgrade from a read lock fails under load, this waits its turn.
-
-    Readers never begin: each SELECT is its own snapshot and takes no lock. Here only other processes are waited for:
-    SQLite's own waiting backs off to 100 ms a turn, and by then the lock has changed hands a hundred times.
-    """
-    until = time.monotonic() + BUSY_TIMEOUT_S
-    while True:
-        try:
-            dbapi_connection.execute("BEGIN IMMEDIATE")
-        except sqlite3.OperationalError as exc:
-            if exc.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > until:
-                raise
-            time.sleep(BUSY_PAUSE_S * (0.5 + random.random()))  # noqa: S311 - only to fall out of step
-        else:
-            return
 
 
 def _mysql_strict(connection: Any, _record: object) -> None:
