@@ -37,14 +37,6 @@ class ComputeNode:
     free_memory_mb: int | None
     free_local_gb: int | None
 
-    def has_room(self, vcpus: int, memory_mb: int, local_gb: int) -> bool:
-        """True if such an instance would fit now."""
-        return (
-            self.vcpus_used + vcpus <= self.vcpus * self.cpu_allocation_ratio
-            and self.memory_mb_used + memory_mb <= self.memory_mb * self.ram_allocation_ratio
-            and self.local_gb_used + local_gb <= self.local_gb * self.disk_allocation_ratio
-        )
-
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
@@ -108,11 +100,6 @@ def claim(tx: Tx, host: str, *, vcpus: int, memory_mb: int, local_gb: int) -> bo
     """Take room on a host if there is room; False otherwise. The check and the taking are one statement."""
     params = {"on_host": host, "cpus": vcpus, "mem": memory_mb, "disk": local_gb}
     return bool(tx.execute(_CLAIM, params).rowcount == 1)
-
-
-def force_claim(tx: Tx, host: str, *, vcpus: int, memory_mb: int, local_gb: int) -> None:
-    """Book an instance that another scheduler put on a host, room or not: it is there."""
-    _add(tx, host, vcpus, memory_mb, local_gb, 1)
 
 
 def release(tx: Tx, host: str, *, vcpus: int, memory_mb: int, local_gb: int) -> None:

@@ -11,8 +11,6 @@ from compute.errors import (
     InvalidInputError,
     NotAuthorizedError,
     NotFoundError,
-    QuotaError,
-    VolumeNotFoundError,
 )
 from db import actions, compute_nodes, networks, services, volumes
 from tests.fakes.databases import a_database, an_instance
@@ -107,28 +105,6 @@ def test_a_server_group_has_a_policy_and_members(db):
         server_groups.create(db, ANNA, name="h", policy="soft")
 
 
-def test_a_volume_belongs_to_its_project(db):
-    made = volume.create(db, ANNA, size_gb=1, path="/srv/v")
-    assert [one.id for one in volume.get_all(db, ANNA)] == [made.id]
-    assert volume.get_all(db, BOB) == []
-    with pytest.raises(VolumeNotFoundError):
-        volume.delete(db, BOB, made.id)
-
-
-@pytest.mark.parametrize(
-    "changes", [{"size_gb": 0}, {"path": "srv/v"}, {"path": "/srv/../etc/v"}, {"path": "/" * 1100}]
-)
-def test_a_volume_that_makes_no_sense_is_refused(db, changes):
-    with pytest.raises(InvalidInputError):
-        volume.create(db, ANNA, **{"size_gb": 1, "path": "/srv/v", **changes})
-
-
-@pytest.mark.parametrize("limits", [{"volumes": 0}, {"gigabytes": 4}])
-def test_a_volume_beyond_the_quota_is_refused(db, limits):
-    with pytest.raises(QuotaError, match="project lab may have"):
-        volume.create(db, ANNA, size_gb=5, path="/srv/v", limits=limits)
-
-
 def test_a_host_that_was_silent_for_a_day_and_five_seconds_is_down(db):
     service = {"host": "h", "binary": "nova-compute", "topic": "compute", "availability_zone": "nova"}
     service_id = db.run(services.create, service)
@@ -176,20 +152,20 @@ def test_an_address_of_a_deleted_instance_is_found(db):
 
 
 def test_a_volume_on_a_deleted_instance_is_found(db):
-    made = volume.create(db, ANNA, size_gb=1, path="/srv/v")
+    made = volume.register(db, ADMIN, volume.Wish(size_gb=1), location="file:/srv/v")
     db.run(volumes.reserve_attachment, made.id, an_instance(db, deleted=True), "/dev/vdb")
     assert findings(db) == [("error", "volumes", "volume 1")]
 
 
 def test_claims_that_drifted_are_a_warning(db):
     registered(db)
-    db.run(compute_nodes.force_claim, "host1", vcpus=1, memory_mb=512, local_gb=0)
+    db.run(compute_nodes.claim, "host1", vcpus=1, memory_mb=512, local_gb=0)
     assert findings(db) == [("warning", "claims", "host host1")]
 
 
 def test_a_daemons_own_findings_stand_beside_ours_worst_first(db):
     registered(db)
-    db.run(compute_nodes.force_claim, "host1", vcpus=1, memory_mb=0, local_gb=0)
+    db.run(compute_nodes.claim, "host1", vcpus=1, memory_mb=0, local_gb=0)
     orphan = verify.Finding(severity=verify.Severity.ERROR, check="domains", subject="instance-00000009", message="x")
     found = verify.run(db, service_down_time_s=60, reports=[orphan])
     assert [one.check for one in found] == ["domains", "claims"]
