@@ -217,10 +217,10 @@ class API(Moving, Storing, Describing):
         hosts.require(self.db, host)
         self.rpc.call(context, host, "update_available_resource")
 
-    def audit_host(self, context: RequestContext, host: str) -> list[dict[str, Any]]:
-        """What a host's hypervisor has that no record explains."""
+    def audit_host(self, context: RequestContext, host: str, *, repair: bool = False) -> list[dict[str, Any]]:
+        """What a host has that no record explains, and lacks; `repair` removes files of deleted guests."""
         hosts.require(self.db, host)
-        return list(self.rpc.call(context, host, "audit_host"))
+        return list(self.rpc.call(context, host, "audit_host", **({"repair": True} if repair else {})))
 
     def describe_resource(self, context: RequestContext, host: str) -> dict[str, Any]:
         """2011.2's show_host_resources: {resource: totals and used, usage: {project: ...}}. For administrators."""

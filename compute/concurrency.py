@@ -12,6 +12,7 @@ import sys
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
+from typing import Any
 
 from oslo_config.cfg import ConfigOpts
 
@@ -86,6 +87,42 @@ class StopSignal:
         self._writer.close()
 
 
+class Bell:
+    """Rung from any thread, native ones of a green process too, and waited for by one thread."""
+
+    def __init__(self) -> None:
+        self._reader, theirs = socket.socketpair()
+        self._writer = _native_socket(theirs)
+        self._writer.setblocking(False)
+
+    def ring(self) -> None:
+        """Wake the waiter, or spare it the next wait."""
+        with suppress(OSError):  # full of rings, or closed
+            self._writer.send(b"x")
+
+    def wait(self, timeout_s: float) -> bool:
+        """True once it was rung, however often; False at the timeout."""
+        self._reader.settimeout(timeout_s)
+        try:
+            return bool(self._reader.recv(4096))
+        except TimeoutError:
+            return False
+
+    def close(self) -> None:
+        """Nobody waits any more."""
+        self._reader.close()
+        self._writer.close()
+
+
+def _native_socket(given: socket.socket) -> Any:
+    """The same socket for native threads, in a green process."""
+    if not is_green():
+        return given
+    from eventlet import patcher
+
+    return patcher.original("socket").socket(fileno=given.detach())
+
+
 class GreenThreads:
     """Native threads for a green process's blocking calls: the Threads of virt.libvirt.calls."""
 
@@ -107,10 +144,8 @@ class NativeEvent:
     """
 
     def __init__(self) -> None:
-        from eventlet import patcher
-
         self._reader, theirs = socket.socketpair()
-        self._writer = patcher.original("socket").socket(fileno=theirs.detach())
+        self._writer = _native_socket(theirs)
 
     def set(self) -> None:
         """Wake the waiter."""

@@ -21,7 +21,9 @@ from compute.scheduler_conf import OPTS as SCHEDULER_OPTS
 from db.conf import OPTS as DB_OPTS
 from virt.conf import OPTS as VIRT_OPTS
 from virt.fake.conf import OPTS as FAKE_OPTS
+from virt.firewall.conf import OPTS as FIREWALL_OPTS
 from virt.libvirt.conf import OPTS as LIBVIRT_OPTS
+from virt.xenapi.conf import OPTS as XENAPI_OPTS
 
 _LOCATION = r" from LocationInfo\([^)]*\)"
 SEARCH = ("/etc/micronova/micronova.conf", ".state/micronova.conf")
@@ -52,6 +54,12 @@ SERVICE_OPTS = [
     cfg.IntOpt("rpc_thread_pool_size", default=64, min=1, max=1024, help="RPC verbs that run at a time."),
     cfg.FloatOpt("report_interval", default=10, min=0.1, help="Seconds between heartbeats."),
     cfg.FloatOpt("periodic_interval", default=60, min=0.1, help="Seconds between power-state syncs and audits."),
+    cfg.BoolOpt(
+        "lifecycle_events",
+        default=True,
+        help="Look at a guest at once when its hypervisor says that something happened to it, not at the next sync.",
+    ),
+    cfg.StrOpt("metrics_listen", help="HOST:PORT at which Prometheus may fetch metrics; not set: nowhere."),
     cfg.FloatOpt("redrive_interval", default=10, min=0.1, help="Seconds between looks for orders nobody rang for."),
     cfg.FloatOpt("service_down_time", default=60, min=1, help="A host silent for that many seconds is down."),
     cfg.FloatOpt("graceful_stop_timeout", default=60, min=0, help="Seconds a stopping daemon lets operations finish."),
@@ -98,15 +106,16 @@ COMPUTE_OPTS = [
         default="libvirt",
         help="fake, libvirt, xenapi, or a dotted path to a driver class or to a factory taking the configuration.",
     ),
-    cfg.StrOpt(
-        "firewall_driver",
-        default="noop",
-        help="noop (packets are not filtered), nwfilter, iptables, or a dotted path.",
-    ),
     cfg.StrOpt("instance_name_template", default="instance-%08x", help="A guest's name on its hypervisor, by id."),
     cfg.StrOpt("default_instance_type", default="m1.small", help="Instance type when none is asked for."),
     cfg.StrOpt("null_kernel", default="nokernel", help="A kernel of this name means: boot from the disk."),
     cfg.IntOpt("password_length", default=12, min=4, max=255, help="Length of passwords that the service makes up."),
+    cfg.BoolOpt(
+        "start_guests_on_host_boot",
+        default=False,
+        deprecated_name="resume_guests_state_on_host_boot",
+        help="After a boot of the host, start the guests that ran when it went down.",
+    ),
     cfg.FloatOpt("rescue_timeout", default=0, min=0, help="Unrescue after so many seconds; 0: never."),
     cfg.FloatOpt("shutdown_timeout", default=60, min=0, help="Seconds a guest may take to shut down when asked."),
     cfg.StrOpt("rescue_image_id", help="Image (id or name) that rescue boots; the instance's own when not set."),
@@ -131,6 +140,9 @@ COMPUTE_OPTS = [
     cfg.FloatOpt("cpu_allocation_ratio", default=16.0, min=0.01, help="Virtual CPUs sold for each real one."),
     cfg.FloatOpt("ram_allocation_ratio", default=1.0, min=0.01, help="Memory sold for each real MiB."),
     cfg.FloatOpt("disk_allocation_ratio", default=1.0, min=0.01, help="Disk sold for each real GiB."),
+    cfg.FloatOpt("filter_audit_interval", default=120, min=0, help="Seconds between looks at packet filters; 0: none."),
+    cfg.FloatOpt("image_cache_interval", default=3600, min=0, help="Seconds between looks for old images; 0: none."),
+    cfg.FloatOpt("image_cache_max_age", default=86400, min=0, help="Seconds an image that no guest has is kept."),
     cfg.IntOpt("sync_mass_change_percent", default=20, min=1, max=100, help="A sync changing more waits for proof."),
     cfg.IntOpt("sync_mass_change_min", default=5, min=1, help="Changes below this number never wait."),
     cfg.IntOpt("sync_mass_change_confirmations", default=2, min=1, help="Further syncs that must see the same."),
@@ -150,7 +162,7 @@ QUOTA_OPTS = [
 
 OPTS = [
     *(*SERVICE_OPTS, *MESSAGING_OPTS, *COMPUTE_OPTS, *QUOTA_OPTS, *SCHEDULER_OPTS),
-    *(*DB_OPTS, *VIRT_OPTS, *FAKE_OPTS, *LIBVIRT_OPTS),
+    *(*DB_OPTS, *VIRT_OPTS, *FIREWALL_OPTS, *FAKE_OPTS, *LIBVIRT_OPTS, *XENAPI_OPTS),
 ]
 
 

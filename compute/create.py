@@ -12,7 +12,8 @@ from typing import Any
 
 from oslo_config.cfg import ConfigOpts
 
-from compute import orders, valid
+from compute import block_devices, orders, valid
+from compute.block_devices import BlockDevice
 from compute.context import RequestContext
 from compute.errors import ImageNotFoundError, InvalidInputError, InvalidStateError, QuotaError
 from compute.orders import Bell
@@ -24,6 +25,8 @@ from compute.states import Task, Vm
 from db import actions, boot, images, instance_metadata, instances, key_pairs, security_groups, server_groups
 from db.boot import BootFacts
 from db.errors import DuplicateRowError
+from db.images import Image
+from db.instance_types import InstanceType
 from db.session import Database, Tx, utcnow
 
 MAX_USER_DATA_BYTES = 65535
@@ -31,9 +34,13 @@ MAX_USER_DATA_BYTES = 65535
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BootRequest:
-    """What a caller asks for. instance_type, image and the like are names or ids; injected_files: (path, content)."""
+    """What a caller asks for. instance_type, image and the like are names or ids; injected_files: (path, content).
 
-    image: str
+    block_device_mapping: as compute.block_devices reads it. With a volume at /dev/vda, the image may be left out, or
+    lends its kernel, ramdisk and properties.
+    """
+
+    image: str | None = None
     instance_type: str | None = None
     min_count: int = 1
     max_count: int | None = None
@@ -50,6 +57,7 @@ class BootRequest:
     metadata: Mapping[str, str] = field(default_factory=dict)
     injected_files: Sequence[tuple[str, bytes]] = field(default=(), repr=False)
     server_group: str | None = None
+    block_device_mapping: Sequence[Mapping[str, Any]] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,13 +92,16 @@ class Creator:
     def accept(self, context: RequestContext, request: BootRequest) -> list[Bell]:
         """Write records and orders for min_count to max_count instances, as many as the quota allows, or none at all.
 
-        Raises InvalidInputError, QuotaError, NoValidHostError, or that something it names is not found.
+        Raises InvalidInputError, QuotaError, NoValidHostError, that a volume is not to be had, or that something it
+        names is not found.
         """
         self._check(request)
+        devices = block_devices.read(request.block_device_mapping)
+        _check_devices(request, devices)
         zone, force_host = split_zone(request.availability_zone, is_admin=context.is_admin)
         if request.host is not None:
             require_admin(context, "choosing a host")
-        draft = _Draft(request, zone, request.host or force_host, self._sealed_files(request))
+        draft = _Draft(request, devices, zone, request.host or force_host, self._sealed_files(request))
         try:
             return self._db.run(self._write, context, draft)
         except DuplicateRowError:
@@ -133,7 +144,9 @@ class Creator:
             instance_type=request.instance_type or self._limits.default_instance_type,
             image=request.image,
         )
-        _check_image(context, facts)
+        if facts.image is not None:
+            _check_image(context, facts.image, facts.flavor, has_root=draft.has_own_root)
+        draft.bind_to(block_devices.host_of(tx, context, draft.devices))
         count = self._allowed(facts, request)
         common = self._common_columns(tx, context, draft, facts)
         group_ids = _group_ids(tx, context, request, facts)
@@ -169,7 +182,7 @@ class Creator:
         wanted = Request(
             vcpus=facts.flavor.vcpus,
             memory_mb=facts.flavor.memory_mb,
-            local_gb=facts.flavor.local_gb,
+            local_gb=facts.flavor.local_gb if draft.has_own_root else 0,
             project_id=context.project_id,
             availability_zone=draft.zone,
             force_host=draft.force_host,
@@ -188,19 +201,19 @@ class Creator:
             "display_description": request.display_description,
             "user_id": context.user_id,
             "project_id": context.project_id,
-            "image_id": image.id,
-            "kernel_id": self._part(tx, request.kernel, image.kernel_id),
-            "ramdisk_id": self._part(tx, request.ramdisk, image.ramdisk_id),
+            "image_id": image.id if image else None,
+            "kernel_id": self._part(tx, request.kernel, image.kernel_id if image else None),
+            "ramdisk_id": self._part(tx, request.ramdisk, image.ramdisk_id if image else None),
             "instance_type_id": flavor.id,
             "memory_mb": flavor.memory_mb,
             "vcpus": flavor.vcpus,
-            "local_gb": flavor.local_gb,
+            "local_gb": flavor.local_gb if draft.has_own_root else 0,
             "swap": flavor.swap,
             "vm_state": Vm.BUILDING.value,
             "task_state": Task.SPAWNING.value,
             "availability_zone": draft.zone,
             "reservation_id": draft.reservation_id,
-            "os_type": image.properties.get("os_type"),
+            "os_type": image.properties.get("os_type") if image else None,
             "key_name": request.key_name,
             "key_data": key.public_key if key else None,
             "user_data": base64.b64encode(request.user_data).decode() if request.user_data else None,
@@ -229,6 +242,7 @@ class Creator:
         name = draft.display_name(number)
         own = {"uuid": draft.uuid(number), "display_name": name, "hostname": hostname(name, draft.uuid(number))}
         instance_id = instances.create(tx, {**common, **own, "host": host, "launch_index": number})
+        block_devices.reserve(tx, instance_id, draft.devices)
         args = {"zone": draft.zone, "force_host": draft.force_host}
         args = {key: value for key, value in args.items() if value is not None}
         row = orders.journal_row(
@@ -246,12 +260,27 @@ class _Draft:
     """A request with what is made up for it once, so that a repeated transaction writes the same."""
 
     def __init__(
-        self, request: BootRequest, zone: str | None, force_host: str | None, sealed_files: str | None
+        self,
+        request: BootRequest,
+        devices: tuple[BlockDevice, ...],
+        zone: str | None,
+        force_host: str | None,
+        sealed_files: str | None,
     ) -> None:
-        self.request, self.zone, self.force_host, self.sealed_files = request, zone, force_host, sealed_files
+        self.request, self.devices, self.zone = request, devices, zone
+        self.force_host, self.sealed_files = force_host, sealed_files
+        self.has_own_root = not block_devices.boots_from_volume(devices)
         self.reservation_id = "r-" + base64.b32encode(secrets.token_bytes(5)).decode().lower()
         self.op_id = str(uuid.uuid4())
         self._uuids: list[str] = []
+
+    def bind_to(self, host: str | None) -> None:
+        """Place it where its volumes are; InvalidInputError when somewhere else was asked for."""
+        if host is None:
+            return
+        if self.force_host not in {None, host}:
+            raise InvalidInputError(f"its volumes are on host {host}, not on {self.force_host}")
+        self.force_host = host
 
     def uuid(self, number: int) -> str:
         """The uuid of the request's instance `number`."""
@@ -286,15 +315,21 @@ def _within(limit: int, number: int, what: str) -> None:
         raise QuotaError(f"quota exceeded: {number} {what}, {limit} are allowed")
 
 
-def _check_image(context: RequestContext, facts: BootFacts) -> None:
-    image, flavor = facts.image, facts.flavor
+def _check_devices(request: BootRequest, devices: Sequence[BlockDevice]) -> None:
+    if request.image is None and not block_devices.boots_from_volume(devices):
+        raise InvalidInputError("nothing to boot from: name an image, or map a volume to /dev/vda")
+    if devices and (request.max_count or request.min_count) > 1:
+        raise InvalidInputError("block device mapping: a volume is of one instance, several are asked for")
+
+
+def _check_image(context: RequestContext, image: Image, flavor: InstanceType, *, has_root: bool) -> None:
     if not (image.is_public or image.project_id is None or may_see(context, image.project_id)):
         raise ImageNotFoundError(f"no image {image.name}")
     if image.status != "active":
         raise InvalidStateError(f"image {image.name} is {image.status}, not active")
     if image.disk_format in {"aki", "ari"}:
         raise InvalidInputError(f"image {image.name} is a kernel or ramdisk ({image.disk_format}), not a disk")
-    if 0 < flavor.local_gb < image.min_disk_gb:
+    if has_root and 0 < flavor.local_gb < image.min_disk_gb:
         raise InvalidInputError(
             f"image {image.name} needs a disk of {image.min_disk_gb} GiB, {flavor.name} has {flavor.local_gb}"
         )

@@ -115,6 +115,7 @@ def _nothing(_tx: Tx, _row: Instance, _action: Action) -> None:
 
 def _give_back_build(tx: Tx, row: Instance, action: Action) -> None:
     networks.release(tx, row.id)
+    drop_reservation(tx, row.id)
     if action.host is not None and row.host is not None:
         compute_nodes.release(tx, action.host, vcpus=row.vcpus, memory_mb=row.memory_mb, local_gb=row.local_gb)
 

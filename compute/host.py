@@ -9,12 +9,14 @@ from typing import Any
 
 from compute.errors import ActionNotFoundError, ClaimLostError, InstanceNotFoundError
 from compute.lanes import Lane
+from compute.ops.filters import Filters
 from compute.rpcapi import ComputeRPC
 from compute.scheduler import Scheduler
 from compute.sealing import Sealer
 from compute.settings import Settings
 from compute.specs import SpecBuilder
 from compute.task import Tasks
+from compute.volume import Maker
 from db import actions, compute_nodes, instances, work
 from db.actions import Action
 from db.errors import RowNotFoundError
@@ -40,9 +42,11 @@ class Host:
     rpc: ComputeRPC
     settings: Settings
     service_id: int
+    maker: Maker
     builds: Lane
     migrations: Lane
     snapshots: Lane
+    filters: Filters
 
     def instance(self, instance_id: int) -> Instance:
         """A live instance; InstanceNotFoundError when there is none."""
@@ -54,7 +58,7 @@ class Host:
     def spec_of(self, instance_id: int) -> InstanceSpec:
         """The spec of a live instance, for verbs that change nothing."""
         self.instance(instance_id)
-        return self.specs.build(self.db.query(work.for_instance, instance_id, with_groups=False))
+        return self.specs.build(self.db.query(work.for_instance, instance_id, with_groups=self.tasks.with_groups))
 
     def order(self, action_id: int | None, step: str) -> Action:
         """The order that a later leg belongs to; ActionNotFoundError when the message names none."""

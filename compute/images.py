@@ -21,7 +21,7 @@ from db.images import Image
 from db.session import Database
 from virt.errors import ImageError
 
-DISK_FORMATS = ("raw", "qcow2", "aki", "ari")
+DISK_FORMATS = ("raw", "qcow2", "vhd", "aki", "ari", "tar")
 _CHUNK = 4 * 1024 * 1024
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -151,10 +151,11 @@ def _open(source: Path) -> IO[bytes]:
 
 
 def _inspect(path: Path, disk_format: str, name: str) -> None:
-    from virt.image_format import inspect
+    from virt.image_format import inspect, refuse_cut_short
 
     try:
         inspect(path, disk_format, name)
+        refuse_cut_short(path, disk_format, name)
     except ImageError as exc:
         raise InvalidInputError(str(exc)) from exc
 

@@ -14,10 +14,17 @@ class Lane:
     """A queue with a few workers, keyed so that the same order never waits twice."""
 
     def __init__(self, name: str, width: int) -> None:
+        self.name = name
         self._pool = ThreadPoolExecutor(width, thread_name_prefix=name)
         self._waiting: set[Hashable] = set()
         self._lock = threading.Lock()
         self._closed = False
+
+    @property
+    def depth(self) -> int:
+        """How many jobs wait or run."""
+        with self._lock:
+            return len(self._waiting)
 
     def submit(self, key: Hashable, job: Callable[[], None]) -> None:
         """Run `job` when it is its turn; nothing when a job of this key waits or runs, or the lane is closed."""

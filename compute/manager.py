@@ -7,16 +7,15 @@ migrations wait their turn, and answer once their order is in the journal.
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import Any
 
+from compute import auditing, block_devices
 from compute.context import RequestContext
 from compute.errors import InvalidInputError
 from compute.host import Host
 from compute.messaging.dispatch import exposed
-from compute.ops import console, filters, guest, lifecycle, migrate, power, rescue, resize, snapshot, volumes
+from compute.ops import console, guest, lifecycle, migrate, power, rescue, resize, snapshot, volumes
 from compute.states import Task
-from compute.sync import PowerSync
 from virt.driver import LiveMigratable, SharesStorage, require
 from virt.errors import GuestNotFoundError
 
@@ -42,7 +41,9 @@ class ComputeManager:
     ) -> None:
         """Build an instance. Builds wait their turn: this returns when the order is in the queue."""
         lifecycle.check_injected_files(injected_files or [])
-        args = {"injected_files": injected_files} if injected_files else {}
+        given = {"injected_files": injected_files, "block_device_mapping": kwargs.get("block_device_mapping")}
+        block_devices.read(given["block_device_mapping"] or [])
+        args = {name: value for name, value in given.items() if value}
         order_id = self._tasks.order(context, instance_id, Task.SPAWNING, action_id, args)
 
         def build() -> None:
@@ -55,7 +56,7 @@ class ComputeManager:
     def terminate_instance(self, context: RequestContext, instance_id: int, action_id: int | None = None) -> None:
         """End an instance, whatever runs on it."""
         with self._tasks.claim(context, instance_id, Task.DELETING, action_id) as work:
-            lifecycle.terminate(work)
+            lifecycle.terminate(work, self._host.maker)
 
     @exposed
     def reboot_instance(
@@ -210,7 +211,7 @@ class ComputeManager:
     ) -> None:
         """On the source: stop the guest and hand its disks over."""
         with self._leg(context, instance_id, Task.RESIZING, "resize_instance", action_id, migration_id) as work:
-            resize.migrate(work)
+            resize.migrate(work, self._settings)
 
     @exposed
     def finish_resize(
@@ -268,9 +269,12 @@ class ComputeManager:
         self._host.migrations.submit(order_id, self._host.guarded(move))
 
     @exposed
-    def pre_live_migration(self, context: RequestContext, instance_id: int, time: Any = None) -> None:
-        """On the destination: have everything in place for a guest that comes. `time` is 2011.2's test seam; unused."""
-        require(self._host.driver, LiveMigratable).pre_live_migration(self._host.spec_of(instance_id))
+    def pre_live_migration(self, context: RequestContext, instance_id: int, time: Any = None) -> str | None:
+        """On the destination: have everything in place for a guest that comes; this host's address for it.
+
+        `time` is 2011.2's test seam; unused.
+        """
+        return migrate.prepare(self._host.driver, self._host.spec_of(instance_id), self._settings)
 
     @exposed
     def rollback_live_migration(self, context: RequestContext, instance_id: int) -> None:
@@ -362,19 +366,18 @@ class ComputeManager:
 
     @exposed
     def refresh_security_group_rules(self, context: RequestContext, security_group_id: int) -> None:
-        """The rules of a group changed."""
-        host = self._host
-        filters.refresh_rules(host.db, host.driver, host.specs, self._settings.host, security_group_id)
+        """The rules of a group changed, or which instances are in it."""
+        self._host.filters.rules_changed(security_group_id)
 
     @exposed
     def refresh_security_group_members(self, context: RequestContext, security_group_id: int) -> None:
         """The members of a group that rules follow changed."""
-        filters.refresh_members(self._host.db, self._host.driver, security_group_id)
+        self._host.filters.members_changed(security_group_id)
 
     @exposed
     def refresh_provider_fw_rules(self, context: RequestContext) -> None:
         """The provider's deny rules changed."""
-        filters.refresh_provider_rules(self._host.db, self._host.driver)
+        self._host.filters.provider_rules_changed()
 
     @exposed
     def update_available_resource(self, context: RequestContext) -> None:
@@ -382,9 +385,9 @@ class ComputeManager:
         self._host.report_resources()
 
     @exposed
-    def audit_host(self, context: RequestContext) -> list[dict[str, Any]]:
-        """Guests on this host that no record explains: name, uuid and kind (deleted, elsewhere, unknown)."""
-        return [asdict(orphan) for orphan in PowerSync(self._host).audit()]
+    def audit_host(self, context: RequestContext, repair: bool = False) -> list[dict[str, Any]]:
+        """Guests and files that no record explains, and missing files; repair: remove those of deleted guests."""
+        return auditing.audit_host(self._host, repair=repair)
 
     def _leg(
         self,

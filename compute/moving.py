@@ -16,7 +16,7 @@ from compute.reads import Reads
 from compute.rpcapi import ComputeRPC
 from compute.scheduler import Scheduler, request_for
 from compute.states import Task
-from db import compute_nodes, instance_types, resizes, services
+from db import compute_nodes, instance_types, resizes, services, volumes
 from db.compute_nodes import ComputeNode
 from db.instance_types import InstanceType
 from db.instances import Instance
@@ -42,6 +42,7 @@ class Moving:
         _check_size(row, new)
 
         def book(tx: Tx, row: Instance) -> Mapping[str, Any]:
+            _refuse_bound_volumes(tx, row)
             here = {row.host or "": "the instance is there now"}
             request = request_for(tx, row, availability_zone=row.availability_zone, size=new, exclude=here)
             dest = self.scheduler.place(tx, request)
@@ -88,6 +89,7 @@ class Moving:
         self.rpc.call(context, dest, "compare_cpu", cpu_info=source.cpu_info or "{}")
 
         def book(tx: Tx, row: Instance) -> Mapping[str, Any]:
+            _refuse_bound_volumes(tx, row)
             if not compute_nodes.claim(tx, dest, vcpus=row.vcpus, memory_mb=row.memory_mb, local_gb=row.local_gb):
                 raise MigrationError(f"{dest}: no room for instance {row.id}")
             migration_id = resizes.create(
@@ -113,6 +115,12 @@ class Moving:
         if age_s is None or age_s > self.limits.service_down_time:
             raise MigrationError(f"host {host} is down")
         return node
+
+
+def _refuse_bound_volumes(tx: Tx, row: Instance) -> None:
+    for held in volumes.attachments_of(tx, [row.id]):
+        if held.host is not None:
+            raise MigrationError(f"instance {row.id} has volume {held.volume_id}, which only host {held.host} has")
 
 
 def _check_size(row: Instance, new: InstanceType) -> None:

@@ -15,6 +15,7 @@ from compute.policy import project_filter, require_admin
 from db import networks
 from db.networks import Network
 from db.session import Database
+from virt.network.mode import NetworkMode
 
 _BRIDGE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,14}")
 """An interface name: at most 15 characters (IFNAMSIZ), none that a shell, a path or dnsmasq could misread."""
@@ -33,11 +34,12 @@ def create(
     cidr_v6: str | None = None,
     project_id: str | None = None,
     bridge_interface: str | None = None,
+    mode: NetworkMode | None = None,
 ) -> Network:
-    """Define a network with its pool of addresses.
+    """Define a network with its pool of addresses; `mode` is how hosts will serve it.
 
     Raises InvalidInputError, DuplicateError when the label or the VLAN is taken, and ConflictError when its addresses
-    overlap another network's.
+    overlap another network's, or two networks would be served on one bridge.
     """
     require_admin(context, "network create")
     block = _ipv4(cidr)
@@ -53,7 +55,9 @@ def create(
         **_ipv6(cidr_v6),
     }
     with translated(duplicate=f"network {label!r:.60} exists, or its VLAN is taken"):
-        _refuse_overlap(block, db.query(networks.list_all))
+        others = db.query(networks.list_all)
+        _refuse_overlap(block, others)
+        _refuse_what_cannot_be_served(mode or NetworkMode(), label, bridge, vlan, others)
         return db.query(networks.get, db.run(networks.create, **values))
 
 
@@ -119,6 +123,16 @@ def _ipv6(cidr: str | None) -> dict[str, str]:
     if block.prefixlen != 64:
         raise InvalidInputError(f"cidr_v6 {block}: addresses come from MACs, which takes a /64")
     return {"cidr_v6": str(block), "gateway_v6": str(block[1]), "netmask_v6": str(block.prefixlen)}
+
+
+def _refuse_what_cannot_be_served(
+    mode: NetworkMode, label: str, bridge: str, vlan: int | None, others: Sequence[Network]
+) -> None:
+    if mode.demands_vlan and vlan is None:
+        raise InvalidInputError(f"network {label!r:.60}: has no VLAN, and network_manager is vlan")
+    sharer = next((other for other in others if other.bridge == bridge), None)
+    if mode.serves and sharer is not None:
+        raise ConflictError(f"bridge {bridge} is network {sharer.label}'s: two DHCP servers cannot share one")
 
 
 def _refuse_overlap(block: IPv4Network, others: Sequence[Network]) -> None:

@@ -16,6 +16,7 @@ from compute.states import Task, Vm
 from compute.sync import PowerSync
 from compute.timers import Timer
 from db import actions, instances, services
+from virt.driver import CachesImages, require
 
 LOG = logging.getLogger(__name__)
 
@@ -34,7 +35,22 @@ class Periodic:
             Timer("re-drive", redrive_interval_s, self.redrive),
             Timer("power sync", periodic_interval_s, self.sync),
             Timer("resource report", periodic_interval_s, self._host.report_resources),
+            Timer("host's own things", periodic_interval_s, self._host.driver.tend),
         ]
+
+    def upkeep(self, image_cache_interval_s: float, filter_audit_interval_s: float) -> list[Timer]:
+        """The timers of what only some drivers do, not started."""
+        timers = []
+        if image_cache_interval_s and isinstance(self._host.driver, CachesImages):
+            timers.append(Timer("image cache", image_cache_interval_s, self.evict_images))
+        if filter_audit_interval_s and self._host.filters.enabled:
+            timers.append(Timer("packet filters", filter_audit_interval_s, self._host.filters.repair))
+        return timers
+
+    def evict_images(self) -> None:
+        """Drop images that no guest has had for long."""
+        for name in require(self._host.driver, CachesImages).evict_images(self._host.settings.image_cache_max_age):
+            LOG.info("image cache: %s was not used any more", name)
 
     def heartbeat(self) -> None:
         """Say that this start is alive, by the database's clock; stop serving when another start owns the host."""

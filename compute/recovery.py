@@ -190,6 +190,7 @@ def _nothing(_host: Host, _work: Work) -> None:
 
 def _conclude_spawn(host: Host, work: Work) -> None:
     lifecycle.clean_up_on_failure(work)
+    volumes.have_from_the_start(work)
     work.undo.callback(host.driver.destroy, work.spec)
     work.changes.update(launched_at=utcnow(), launched_on=host.settings.host, host=host.settings.host)
 

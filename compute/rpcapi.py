@@ -3,6 +3,7 @@
 Version history:
     1.0  The verbs of Nova 2011.2 with its argument names, plus start_instance, stop_instance, get_power_state and
          rollback_live_migration; `action_id` names the work order that a cast rings for.
+    1.1  audit_host(repair), and its findings of files.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from compute.orders import Bell
 from db.errors import DatabaseError
 from virt.errors import GuestNotFoundError, GuestStateError, VirtError
 
-VERSION = "1.0"
+VERSION = "1.1"
 LOG = logging.getLogger(__name__)
 BROKER_DOWN_S = 2.0  # so long no further cast waits in vain for a broker that just was away
 MESSAGE_ARGS: Mapping[str, tuple[str, ...]] = {
@@ -98,9 +99,10 @@ class ComputeRPC:
                 raise
             raise local from None  # the remote traceback is the remote operator's
 
-    def pre_live_migration(self, context: RequestContext, host: str, instance_id: int) -> None:
+    def pre_live_migration(self, context: RequestContext, host: str, instance_id: int) -> str | None:
         """Call: have the destination ready."""
-        self.call(context, host, "pre_live_migration", instance_id=instance_id)
+        address: str | None = self.call(context, host, "pre_live_migration", instance_id=instance_id)
+        return address
 
     def rollback_live_migration(self, context: RequestContext, host: str, instance_id: int) -> None:
         """Cast: have a destination forget a guest that did not come."""

@@ -17,7 +17,7 @@ from db.security_groups import Rule, SecurityGroup
 from db.session import Database, Tx
 
 PROTOCOLS = ("any", "icmp", "tcp", "udp")
-_LARGEST_PORT, _LARGEST_ICMP = 65535, 255
+_LARGEST_PORT, _LARGEST_ICMP = 65535, 254  # 255 is reserved; to iptables it would be every type
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from oslo_config.cfg import ConfigOpts
@@ -53,11 +54,12 @@ class Service:
         from compute.settings import Settings
         from db import migration, services
         from virt.connection import get_connection
+        from virt.driver import FiltersTraffic
+        from virt.firewall import base as firewall
 
         conf = self._conf
         concurrency.check(conf)
-        if conf.firewall_driver != "noop":  # never fail open: a filter that was asked for and is not there is no filter
-            raise ConfigError(f"firewall_driver = {conf.firewall_driver}: there is only noop yet")
+        firewall.find(conf.firewall_driver)  # before anything is made
         settings = Settings.from_conf(conf)
         db = open_database(conf)
         self._undo.append(db.dispose)
@@ -65,6 +67,9 @@ class Service:
         check_reachable(conf.transport_url, conf.broker_timeout)
         driver = self._given_driver or get_connection(conf, concurrency.driver_threads())
         self._undo.append(driver.close)
+        if conf.firewall_driver != firewall.NONE and not isinstance(driver, FiltersTraffic):
+            # a filter that was asked for and is not there is no filter
+            raise ConfigError(f"firewall_driver = {conf.firewall_driver}: compute_driver {driver.name} filters nothing")
         identity = Identity(conf.state_path, conf.host)
         self._undo.append(identity.release)
         service_id = identity.acquire(
@@ -89,24 +94,25 @@ class Service:
         from compute.host import Host
         from compute.lanes import Lane
         from compute.manager import ComputeManager
+        from compute.ops.filters import Filters, tell_of
         from compute.recovery import Recovery
+        from compute.refreshing import Refreshing
         from compute.rpcapi import ComputeRPC
         from compute.specs import SpecBuilder
         from compute.sync import PowerSync
         from compute.task import Tasks
+        from compute.volume import Maker
+        from virt.firewall.base import NONE
+        from virt.network.mode import NetworkMode
 
-        specs = SpecBuilder(name_template=self._conf.instance_name_template, sealer=sealer)
+        mode = NetworkMode.from_conf(self._conf)
+        specs = SpecBuilder(name_template=self._conf.instance_name_template, sealer=sealer, networks=mode)
         rpc = ComputeRPC(bus.client, topic=self._conf.compute_topic, scheduler_topic=self._conf.scheduler_topic)
+        is_filtered = self._conf.firewall_driver != NONE
         tasks = Tasks(
-            db=db,
-            driver=driver,
-            specs=specs,
-            sealer=sealer,
-            host=settings.host,
-            owner=owner,
-            with_groups=self._conf.firewall_driver != "noop",
-            passed_on=lambda action: self._pass_on(rpc, action),
-        )
+            db=db, driver=driver, specs=specs, sealer=sealer, host=settings.host, owner=owner, with_groups=is_filtered,
+            passed_on=lambda action: self._pass_on(rpc, action), ended=partial(tell_of, Refreshing(db, rpc)),
+        )  # fmt: skip
         self.host = Host(
             db=db,
             driver=driver,
@@ -117,9 +123,11 @@ class Service:
             rpc=rpc,
             settings=settings,
             service_id=service_id,
+            maker=Maker.from_conf(self._conf),
             builds=Lane("build", settings.max_concurrent_builds),
             migrations=Lane("migration", settings.max_concurrent_migrations),
             snapshots=Lane("snapshot", settings.max_concurrent_snapshots),
+            filters=Filters(db, driver, specs, settings.host, enabled=is_filtered),
         )
         self._redriven = Lane("re-drive", self._conf.rpc_thread_pool_size)
         self._settled = Lane("recovery", RECOVERED_AT_A_TIME)
@@ -128,12 +136,15 @@ class Service:
         self.sync = PowerSync(self.host)
 
     def _begin(self, bus: Any) -> None:
+        from compute.host_boot import HostBoot
         from compute.periodic import Periodic
         from compute.rpcapi import VERSION
         from compute.timers import Timer
 
         conf, host = self._conf, self.host
+        host.filters.repair()
         host.report_resources()
+        HostBoot(host, conf.state_path, enabled=conf.start_guests_on_host_boot).run()
         self.recovery.run()
         server = bus.server(conf.compute_topic, conf.host, self.manager, VERSION)
         server.start()
@@ -145,9 +156,25 @@ class Service:
         periodic = Periodic(host, self.recovery, self.sync, self._host_lost)
         loopback = bus.loopback(server, conf.compute_topic, conf.host, VERSION, self._fail)
         timers = periodic.timers(conf.report_interval, conf.redrive_interval, conf.periodic_interval)
+        timers += periodic.upkeep(conf.image_cache_interval, conf.filter_audit_interval)
+        self._listen_and_tell()
         for timer in (*timers, Timer("loopback", conf.report_interval, loopback.check)):
             timer.start()
             self._undo.append(timer.stop)
+
+    def _listen_and_tell(self) -> None:
+        """Hear what happens to guests, and answer who asks for metrics."""
+        from compute.events import Events
+        from virt.driver import EmitsEvents
+
+        if self._conf.lifecycle_events and isinstance(self.host.driver, EmitsEvents):
+            events = Events(self.host.driver, self.sync)
+            events.start()
+            self._undo.append(events.stop)
+        if self._conf.metrics_listen:
+            from compute.metrics_server import Exporter, MetricsServer
+
+            self._undo.append(MetricsServer(self._conf.metrics_listen, Exporter(self.host)).close)
 
     def _fail(self) -> None:
         """Stop, for the supervisor to start another one."""
@@ -166,6 +193,7 @@ class Service:
     def _ring_here(self, action: Any) -> None:
         """Do a requested order of this host as if its message had come."""
         from compute import orders
+        from compute.host_boot import ON_HOST_BOOT
         from compute.rpcapi import MESSAGE_ARGS
 
         verb = getattr(self.manager, action.step)
@@ -173,7 +201,8 @@ class Service:
         named = {name: given[name] for name in MESSAGE_ARGS.get(action.step, ()) if name in given}
         args = {**named, "instance_id": action.instance_id, "action_id": action.id}
         key = (action.id, action.attempt)
-        self._redriven.submit(key, self.host.guarded(lambda: verb(_context_of(action), **args)))
+        lane = self.host.builds if given.get(ON_HOST_BOOT) else self._redriven
+        lane.submit(key, self.host.guarded(lambda: verb(_context_of(action), **args)))
 
     def _finish_operations(self) -> None:
         """Let what runs end; what does not in time stops at its next step, and the next start decides about it."""

@@ -35,6 +35,7 @@ class Settings:
     cpu_allocation_ratio: float
     ram_allocation_ratio: float
     disk_allocation_ratio: float
+    image_cache_max_age: float
     sync_mass_change_percent: int
     sync_mass_change_min: int
     sync_mass_change_confirmations: int

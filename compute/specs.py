@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface, ip_address, ip_network
 
 from compute.sealing import Sealer
 from db import images, networks, security_groups, volumes
 from db.work import Dossier
 from virt import spec
+from virt.network.mode import NetworkMode
 
 
 class SpecBuilder:
     """Builds InstanceSpecs with this deployment's naming and its seal."""
 
-    def __init__(self, *, name_template: str, sealer: Sealer) -> None:
-        self._name_template, self._sealer = name_template, sealer
+    def __init__(self, *, name_template: str, sealer: Sealer, networks: NetworkMode | None = None) -> None:
+        """networks: what hosts do for networks; nothing more than to have their bridges by default."""
+        self._name_template, self._sealer, self._networks = name_template, sealer, networks or NetworkMode()
 
     def name_of(self, instance_id: int) -> str:
         """The guest's name on its hypervisor."""
@@ -42,9 +46,9 @@ class SpecBuilder:
             image=image_spec(dossier.image),
             kernel=image_spec(dossier.kernel),
             ramdisk=image_spec(dossier.ramdisk),
-            vifs=tuple(vif(held) for held in dossier.addresses),
+            vifs=tuple(self.vif(held) for held in dossier.addresses),
             volumes=tuple(self.attachment(one) for one in dossier.volumes),
-            security_groups=tuple(_group(one) for one in dossier.groups),
+            security_groups=tuple(_group(one, dossier.members) for one in dossier.groups),
             key_name=row.key_name,
             key_data=row.key_data,
             user_data=row.user_data,
@@ -52,7 +56,13 @@ class SpecBuilder:
             injected_files=self._files(row.sealed_files),
             admin_password=self._sealer.open(row.sealed_password) if row.sealed_password else None,
             availability_zone=row.availability_zone,
+            read_at=dossier.read_at,
         )
+
+    def vif(self, held: networks.HeldAddress) -> spec.Vif:
+        """One interface, on its network as this deployment serves it."""
+        made = vif(held)
+        return replace(made, network=self._networks.serve(made.network))
 
     def attachment(self, row: volumes.Attachment) -> spec.VolumeAttachment:
         """A volume as its guest sees it; `provider_location` is `protocol:rest`."""
@@ -67,6 +77,7 @@ class SpecBuilder:
             serial=f"vol-{row.volume_id:08x}",
             size_gb=row.size,
             connection=connection,
+            is_root=row.is_root,
         )
 
     def _files(self, sealed: str | None) -> tuple[tuple[str, bytes], ...]:
@@ -129,9 +140,23 @@ def to_global_ipv6(prefix: str, mac: str) -> IPv6Interface:
     return IPv6Interface((int(network.network_address) | int.from_bytes(eui, "big"), network.prefixlen))
 
 
-def _group(row: security_groups.GroupRules) -> spec.SecurityGroup:
+def member_addresses(members: Iterable[security_groups.Member]) -> tuple[str, ...]:
+    """What members of a group are known by: their address, and on networks that have one that of their MAC."""
+    found = []
+    for one in members:
+        found.append(one.address)
+        if one.cidr_v6:
+            found.append(str(to_global_ipv6(one.cidr_v6, one.mac).ip))
+    return tuple(found)
+
+
+def _group(
+    row: security_groups.GroupRules, members: Mapping[int, Sequence[security_groups.Member]]
+) -> spec.SecurityGroup:
     rules = tuple(
         spec.Rule(protocol=r.protocol, from_port=r.from_port, to_port=r.to_port, cidr=r.cidr, group_id=r.group_id)
         for r in row.rules
     )
-    return spec.SecurityGroup(id=row.id, name=row.name, rules=rules)
+    followed = sorted({r.group_id for r in row.rules if r.group_id is not None})
+    known = {group_id: member_addresses(members.get(group_id, ())) for group_id in followed}
+    return spec.SecurityGroup(id=row.id, name=row.name, rules=rules, members=known)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
 from compute import valid
+from compute.block_devices import DEVICE
 from compute.context import RequestContext
 from compute.db_errors import translated
 from compute.errors import DuplicateError, InvalidInputError, InvalidStateError, VolumeNotFoundError
@@ -16,8 +16,6 @@ from compute.states import Task
 from db import images, volumes
 from db.instances import Instance
 from db.session import Database, Tx
-
-DEVICE = re.compile(r"/dev/[a-z]d[a-z]+")
 
 
 class Storing:
@@ -31,6 +29,7 @@ class Storing:
         valid.name("image name", name)
 
         def reserve(tx: Tx, row: Instance) -> Mapping[str, Any]:
+            _refuse_volume_root(tx, row)
             image_id = images.create(
                 tx,
                 name=name,
@@ -68,6 +67,8 @@ class Storing:
         if attachment is None:
             raise InvalidStateError(f"volume {volume_id} is not attached")
         found = attachment
+        if found.is_root:
+            raise InvalidStateError(f"volume {volume_id}: instance {found.instance_id} boots from it")
 
         def mark(tx: Tx, _row: Instance) -> Mapping[str, Any]:
             if not volumes.set_detaching(tx, found.id):
@@ -81,3 +82,11 @@ class Storing:
             volume = self.db.query(volumes.get, volume_id)
         if not may_see(context, volume.project_id):
             raise VolumeNotFoundError(f"no volume {volume_id}")
+
+
+def _refuse_volume_root(tx: Tx, row: Instance) -> None:
+    for held in volumes.attachments_of(tx, [row.id]):
+        if held.is_root:
+            raise InvalidStateError(
+                f"instance {row.id} boots from volume {held.volume_id}: snapshot the volume where it is stored"
+            )

@@ -8,8 +8,9 @@ operator's mistake or a hypervisor's hiccup looks the same as many guests that s
 from __future__ import annotations
 
 import logging
+import threading
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -59,10 +60,46 @@ class PowerSync:
         self._held: frozenset[tuple[int, Power]] = frozenset()
         self._held_rounds = 0
         self._orphans: frozenset[str] = frozenset()
+        self._alone = threading.Lock()
+        self._total = self._stopped = 0
         self.reachable = True
 
-    def run(self) -> list[Change]:
-        """One round; what it wrote. Raises nothing the hypervisor raises: an unreachable one changes no record."""
+    def run(self, *, counts: bool = True) -> list[Change]:
+        """One round; what it wrote. Raises nothing the hypervisor raises: an unreachable one changes no record.
+
+        counts: it is one of the looks, an interval apart, that have to agree on a mass change.
+        """
+        with self._alone, self._host.tasks.meter.sync():
+            return self._run(counts=counts)
+
+    def look(self, uuids: Collection[str]) -> set[str]:
+        """Look at these guests only, because something happened to them, and write what is so.
+
+        Returns those that cannot be judged now: a task holds them, or the hypervisor does not answer. Stops in number
+        are left to `run`, which knows a mass change when it sees one.
+        """
+        seen_at = self._host.db.query(instances.clock)
+        here = self._host.settings.host
+        rows = [row for row in self._host.db.query(instances.by_uuids, uuids).values() if row.host == here]
+        records = [power_record(row) for row in rows if not row.deleted]
+        busy = {record.uuid for record in records if record.task_state is not None}
+        if len(busy) == len(records):
+            return busy
+        try:
+            facts = self._host.driver.list_guests()
+        except VirtError as exc:
+            LOG.debug("the hypervisor does not answer: %s", exc)
+            return {record.uuid for record in records}
+        changes = differences(records, facts)
+        stopped = sum(1 for change in changes if not change.power.is_on)
+        if stopped and self._stopped + stopped > self._limit(self._total):
+            LOG.warning("%d more guests stopped by themselves: left to the next sync", stopped)
+            return busy
+        self._stopped += stopped
+        self._write(changes, seen_at)
+        return busy
+
+    def _run(self, *, counts: bool) -> list[Change]:
         try:
             seen_at = self._host.db.query(instances.clock)
             records, facts = self._look()
@@ -76,7 +113,8 @@ class PowerSync:
             self.reachable = True
         changes = differences(records, facts)
         self._report_orphans(records, facts)
-        if self._is_held(changes, len(records)):
+        self._total, self._stopped = len(records), 0
+        if self._is_held(changes, len(records), counts=counts):
             return []
         self._write(changes, seen_at)
         return changes
@@ -85,12 +123,18 @@ class PowerSync:
         records = self._host.db.query(instances.power_records, self._host.settings.host)
         return records, self._host.driver.list_guests()
 
-    def _is_held(self, changes: Sequence[Change], total: int) -> bool:
+    def _limit(self, total: int) -> int:
+        """How many of so many guests may stop at once and be believed at once."""
+        flags = self._host.settings
+        return max(flags.sync_mass_change_min, total * flags.sync_mass_change_percent // 100)
+
+    def _is_held(self, changes: Sequence[Change], total: int, *, counts: bool) -> bool:
         """True while a mass change still needs further rounds that see the same."""
         flags = self._host.settings
         bad = [change for change in changes if not change.power.is_on]
-        limit = max(flags.sync_mass_change_min, total * flags.sync_mass_change_percent // 100)
-        if len(bad) <= limit:
+        if not counts:
+            return len(bad) > self._limit(total)
+        if len(bad) <= self._limit(total):
             self._held, self._held_rounds = frozenset(), 0
             return False
         seen = frozenset((change.record.id, change.power) for change in bad)
@@ -147,6 +191,11 @@ def _kind(row: instances.Instance | None, host: str) -> str:
     if row.deleted:
         return "deleted"
     return "expected" if row.task_state is not None or row.host == host else "elsewhere"
+
+
+def power_record(row: instances.Instance) -> PowerRecord:
+    """What the sync needs of a row."""
+    return PowerRecord(row.id, row.uuid, row.vm_state, row.task_state, row.power_state)
 
 
 def differences(records: Sequence[PowerRecord], facts: Sequence[GuestFact]) -> list[Change]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import MappingProxyType
 from typing import Any
@@ -18,6 +18,7 @@ from typing import Any
 from compute import faults, orders
 from compute.context import RequestContext
 from compute.errors import ClaimLostError, ConflictError, InstanceNotFoundError, NotFoundError
+from compute.metrics import Meter
 from compute.sealing import Sealer
 from compute.settling import PassedOn, Settling
 from compute.specs import SpecBuilder
@@ -50,10 +51,14 @@ class Tasks:
         owner: str,
         with_groups: bool,
         passed_on: PassedOn,
+        ended: Callable[[Work], None] = lambda _: None,
     ) -> None:
+        """ended: called with every operation that is over, however it ended."""
         self.db, self.driver, self.specs, self.sealer = db, driver, specs, sealer
         self.host, self.owner, self.with_groups = host, owner, with_groups
         self.settling = Settling(db=db, driver=driver, sealer=sealer, owner=owner, passed_on=passed_on)
+        self.meter = Meter()
+        self._ended = ended
         self._stopping = False
         self._running: dict[int, Work] = {}
         self._arriving: Counter[int] = Counter()
@@ -132,18 +137,20 @@ class Tasks:
     @contextmanager
     def _conducted(self, job: Work) -> Iterator[Work]:
         try:
-            try:
-                yield job
-            except Exception as exc:
-                self.settling.fail(job, exc)
-                if job.abandoned:
-                    raise DaemonStopped from exc
-                raise
-            self.settling.end(job)
+            with self.meter.operation(job.task):
+                try:
+                    yield job
+                except Exception as exc:
+                    self.settling.fail(job, exc)
+                    if job.abandoned:
+                        raise DaemonStopped from exc
+                    raise
+                self.settling.end(job)
         finally:
             with self._lock:
                 del self._running[job.action.id]
             job.left.set()
+        self._ended(job)
 
     def stop(self) -> None:
         """Begin nothing more, and leave what runs to the next start, as it is."""

@@ -52,11 +52,19 @@ _ORPHANS = {
     "elsewhere": (Severity.ERROR, "is here although its instance is on another host"),
 }
 
+_FILES = {"files": Severity.WARNING, "broken": Severity.ERROR}
+_FILTERS = {"filters": Severity.WARNING, "open": Severity.ERROR}
 
-def orphan(host: str, guest: Mapping[str, Any]) -> Finding:
-    """A guest (name, uuid, kind) that a host's daemon found and no record explains."""
+
+def seen(host: str, guest: Mapping[str, Any]) -> Finding:
+    """What a host's daemon found of a guest: name, uuid, kind, and for files and filters words."""
+    subject = f"guest {guest['name']}"
+    for check, kinds in (("files", _FILES), ("filters", _FILTERS)):
+        if guest["kind"] in kinds:
+            words = str(guest["words"])
+            return Finding(severity=kinds[guest["kind"]], check=check, subject=subject, message=words, host=host)
     severity, message = _ORPHANS.get(str(guest["kind"]), (Severity.WARNING, f"no record explains it ({guest['kind']})"))
-    return Finding(severity=severity, check="guests", subject=f"guest {guest['name']}", message=message, host=host)
+    return Finding(severity=severity, check="guests", subject=subject, message=message, host=host)
 
 
 def not_asked(host: str, reason: object) -> Finding:
@@ -118,7 +126,7 @@ def _volumes(tx: Tx) -> Iterable[Finding]:
             severity=Severity.ERROR,
             check="volumes",
             subject=f"volume {odd.id}",
-            message=f"is {odd.status}, and its attachments say otherwise",
+            message=f"is {odd.status}, and its attachments or their instances say otherwise",
             host=odd.host,
         )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -102,6 +103,11 @@ class Work:
         self.dossier = self._tasks.db.query(work.for_action, self.action.id, with_groups=self._tasks.with_groups)
         self.__dict__.pop("spec", None)
         return self.spec
+
+    def learn(self, **facts: Any) -> None:
+        """From now on these facts of the instance are so: `spec` follows."""
+        self.dossier = replace(self.dossier, **facts)
+        self.__dict__.pop("spec", None)
 
     def progress(self, step: str) -> None:
         """Say what comes next; at most one write a second. AbortedError when the operation must not go on."""

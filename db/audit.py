@@ -64,7 +64,7 @@ class HeldVolume:
 
 @dataclass(frozen=True, slots=True)
 class OddVolume:
-    """A volume that says it is attached while no attachment is, or the other way round."""
+    """A volume that says it is attached while no attachment is, or the other way round, or that is under way for ever."""
 
     id: int
     status: str
@@ -125,12 +125,17 @@ def held_volumes(tx: Tx) -> list[HeldVolume]:
 
 
 def odd_volumes(tx: Tx) -> list[OddVolume]:
-    """Live volumes whose status and attachments disagree."""
+    """Live volumes whose status and attachments disagree, and those that are being attached while nobody does it."""
     attached = sa.exists().where(_A.volume_id == _V.id, _A.live == 1)
     taken = _V.status.in_(["attaching", "in-use", "detaching"])
+    under_way = _A.state.in_(["attaching", "detaching"])
+    forgotten = sa.exists().where(
+        *(_A.volume_id == _V.id, _A.live == 1, under_way),
+        *(_I.id == _A.instance_id, _I.task_state.is_(None), _I.deleted == sa.false()),
+    )
     statement = sa.select(*rows.columns(OddVolume, volumes)).where(
         _V.deleted == sa.false(),
-        sa.or_(sa.and_(taken, ~attached), sa.and_(_V.status == "available", attached)),
+        sa.or_(sa.and_(taken, ~attached), sa.and_(_V.status == "available", attached), forgotten),
     )
     return rows.every(tx, OddVolume, statement.order_by(_V.id))
 
@@ -176,3 +181,17 @@ def homeless(tx: Tx) -> list[HomelessInstance]:
     )
     statement = sa.select(_I.id, _I.host).where(_I.deleted == sa.false(), _I.host.is_not(None), ~registered)
     return rows.every(tx, HomelessInstance, statement.order_by(_I.id))
+
+
+def counts(tx: Tx, host: str) -> tuple[dict[str, int], dict[str, int]]:
+    """How many instances of a host are in which vm_state, and how many of its open orders in which state."""
+    live = sa.select(_I.vm_state, sa.func.count()).where(_I.host == host, _I.deleted == sa.false())
+    orders = sa.select(_J.state, sa.func.count()).where(_J.host == host, _J.state.in_(OPEN))
+    found = {state: int(count) for state, count in tx.execute(orders.group_by(_J.state))}
+    states = {state: int(count) for state, count in tx.execute(live.group_by(_I.vm_state))}
+    return states, {state: found.get(state, 0) for state in OPEN}
+
+
+def instance_ids(tx: Tx, *, deleted: bool) -> list[int]:
+    """Every instance of every host that is deleted, or is not."""
+    return list(tx.execute(sa.select(_I.id).where(_I.deleted == (sa.true() if deleted else sa.false()))).scalars())

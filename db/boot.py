@@ -1,4 +1,4 @@
-"""What a create must know, in one statement: flavor, image, limits, usage, default group and default network."""
+"""What a create must know, in one statement: flavor, image (if any), limits, usage, default group and network."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from db import images, instance_types, networks, rows, security_groups
+from db.errors import RowNotFoundError
 from db.models import images as image_table
 from db.models import instance_types as type_table
 from db.models import instances, quotas
@@ -22,7 +23,7 @@ class BootFacts:
     """Facts for a create. limits: the project's overrides among `instances` and `cores`; used: what it has now."""
 
     flavor: instance_types.InstanceType
-    image: images.Image
+    image: images.Image | None
     limits: Mapping[str, int]
     used: Mapping[str, int]
     default_group_id: int
@@ -60,6 +61,10 @@ _DEFAULT_NETWORK = (
 )
 _TYPE_COLUMNS = rows.columns(instance_types.InstanceType, type_table)
 _IMAGE_COLUMNS = rows.columns(images.Image, image_table)
+_OF_IMAGE = sa.and_(
+    _IMAGES.deleted == sa.false(),
+    sa.or_(_IMAGES.name == sa.bindparam("image_key"), _IMAGES.id == sa.bindparam("image_id")),
+)
 _FACTS = (
     sa.select(
         *_TYPE_COLUMNS,
@@ -71,12 +76,10 @@ _FACTS = (
         _DEFAULT_GROUP.label("group_id"),
         _DEFAULT_NETWORK.label("network_id"),
     )
-    .select_from(type_table.join(image_table, sa.true()).join(_USED, sa.true()))
+    .select_from(type_table.outerjoin(image_table, _OF_IMAGE).join(_USED, sa.true()))
     .where(
         _TYPES.deleted == sa.false(),
         sa.or_(_TYPES.name == sa.bindparam("type_key"), _TYPES.flavorid == sa.bindparam("type_key")),
-        _IMAGES.deleted == sa.false(),
-        sa.or_(_IMAGES.name == sa.bindparam("image_key"), _IMAGES.id == sa.bindparam("image_id")),
     )
     .order_by(
         sa.case((_TYPES.name == sa.bindparam("type_key"), 0), else_=1),
@@ -86,8 +89,8 @@ _FACTS = (
 )
 
 
-def facts(tx: Tx, *, user_id: str, project_id: str, instance_type: str, image: str) -> BootFacts:
-    """Facts for one create, counted while no other create of this project can run.
+def facts(tx: Tx, *, user_id: str, project_id: str, instance_type: str, image: str | None) -> BootFacts:
+    """Facts for one create, counted while no other create of this project can run. image None: it needs none.
 
     One statement on SQLite, whose transactions exclude each other anyway; two on servers, where the project's default
     group is locked first. Raises RowNotFoundError for an unknown type or image.
@@ -95,13 +98,15 @@ def facts(tx: Tx, *, user_id: str, project_id: str, instance_type: str, image: s
     group_id: int | None = None
     if tx.dialect.name != "sqlite":
         group_id = security_groups.ensure_default(tx, user_id, project_id, hold=True).id
-    keys = {"type_key": instance_type, "image_key": image, "image_id": rows.row_id(image), "project_id": project_id}
+    image_id = -1 if image is None else rows.row_id(image)
+    keys = {"type_key": instance_type, "image_key": image, "image_id": image_id, "project_id": project_id}
     found = tx.execute(_FACTS, keys).first()
     if found is None:
-        instance_types.get_by_name_or_flavorid(tx, instance_type)
-        images.find(tx, image)
-        raise AssertionError("a type and an image that exist were not found together")
-    return _facts(tx, found, user_id, project_id, group_id)
+        raise RowNotFoundError("instance type", instance_type)
+    known = _facts(tx, found, user_id, project_id, group_id)
+    if known.image is None and image is not None:
+        raise RowNotFoundError("image", image)
+    return known
 
 
 def _facts(tx: Tx, found: Any, user_id: str, project_id: str, group_id: int | None) -> BootFacts:
@@ -110,7 +115,7 @@ def _facts(tx: Tx, found: Any, user_id: str, project_id: str, group_id: int | No
     overrides = {"instances": found.limit_instances, "cores": found.limit_cores}
     return BootFacts(
         flavor=instance_types.InstanceType(*found[:types_end]),
-        image=images.decoded(found[types_end:images_end]),
+        image=None if found[types_end] is None else images.decoded(found[types_end:images_end]),
         limits={name: limit for name, limit in overrides.items() if limit is not None},
         used={"instances": int(found.used_instances), "cores": int(found.used_cores)},
         default_group_id=group_id or found.group_id or security_groups.ensure_default(tx, user_id, project_id).id,

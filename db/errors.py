@@ -60,10 +60,19 @@ class AddressUnavailableError(DatabaseError):
 class VolumeInUseError(DatabaseError):
     """A volume is reserved by or attached to an instance, this one or another."""
 
-    def __init__(self, volume_id: int, instance_id: int | None) -> None:
+    def __init__(self, volume_id: int, instance_id: int | None, mountpoint: str | None = None) -> None:
         holder = "an instance" if instance_id is None else f"instance {instance_id}"
-        super().__init__(f"volume {volume_id} is in use by {holder}")
+        where = f" at {mountpoint}" if mountpoint else ""
+        super().__init__(f"volume {volume_id} is in use by {holder}{where}")
         self.volume_id, self.instance_id = volume_id, instance_id
+
+
+class VolumeElsewhereError(DatabaseError):
+    """Only one host has a volume's bytes, and the instance is on another."""
+
+    def __init__(self, volume_id: int, host: str | None, instance_id: int) -> None:
+        super().__init__(f"volume {volume_id} is on host {host}, instance {instance_id} is not")
+        self.volume_id, self.host, self.instance_id = volume_id, host, instance_id
 
 
 class VolumeStatusError(DatabaseError):

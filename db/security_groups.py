@@ -8,9 +8,9 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from db import rows
+from db import resizes, rows
 from db.errors import DuplicateRowError, RowInUseError, RowNotFoundError
-from db.models import fixed_ips, instances, security_groups
+from db.models import fixed_ips, instances, migrations, networks, security_groups
 from db.models import security_group_instance_association as association
 from db.models import security_group_rules as group_rules
 from db.session import Tx, utcnow
@@ -50,6 +50,15 @@ class GroupRules:
     id: int
     name: str
     rules: tuple[Rule, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """An address of a member of a group; cidr_v6: the IPv6 prefix of its network, from which it has another."""
+
+    address: str
+    mac: str
+    cidr_v6: str | None
 
 
 _G, _R, _A, _I, _F = security_groups.c, group_rules.c, association.c, instances.c, fixed_ips.c
@@ -241,8 +250,10 @@ def _members_join() -> sa.Join:
 
 
 _MEMBERS = (
-    sa.select(_A.security_group_id, _F.address)
-    .select_from(_members_join().join(fixed_ips, _F.instance_id == _I.id))
+    sa.select(_A.security_group_id, _F.address, _F.mac_address, networks.c.cidr_v6)
+    .select_from(
+        _members_join().join(fixed_ips, _F.instance_id == _I.id).join(networks, networks.c.id == _F.network_id)
+    )
     .where(_A.security_group_id.in_(sa.bindparam("group_ids", expanding=True)), _I.deleted == sa.false())
     .order_by(_A.security_group_id, _F.id)
 )
@@ -262,12 +273,39 @@ _GRANTEES = (
 _HOSTS_OF_GRANTEES = _HOSTS.where(_A.security_group_id.in_(_GRANTEES))
 
 
-def members(tx: Tx, group_ids: Collection[int]) -> dict[int, list[str]]:
+def members(tx: Tx, group_ids: Collection[int]) -> dict[int, list[Member]]:
     """The addresses of the live members of each of these groups: one statement."""
-    found: dict[int, list[str]] = {group_id: [] for group_id in group_ids}
+    found: dict[int, list[Member]] = {group_id: [] for group_id in group_ids}
     if group_ids:
-        for group_id, address in tx.execute(_MEMBERS, {"group_ids": list(group_ids)}):
-            found[group_id].append(address)
+        for group_id, *facts in tx.execute(_MEMBERS, {"group_ids": list(group_ids)}):
+            found[group_id].append(Member(*facts))
+    return found
+
+
+_HERE = sa.or_(
+    _I.host == sa.bindparam("here"),
+    _I.id.in_(
+        sa.select(migrations.c.instance_id).where(
+            migrations.c.dest_compute == sa.bindparam("here"), migrations.c.status.in_(resizes.OPEN)
+        )
+    ),
+)
+_FILTERED = (
+    sa.select(_I.id, _A.security_group_id)
+    .select_from(instances.outerjoin(association, _A.instance_id == _I.id))
+    .where(_I.deleted == sa.false(), _HERE)
+    .order_by(_I.id)
+)
+
+
+def filtered_on(tx: Tx, host: str) -> dict[int, set[int]]:
+    """Every live instance whose filters belong on a host, those on their way to it too, with its groups' ids.
+
+    One statement.
+    """
+    found: dict[int, set[int]] = {}
+    for instance_id, group_id in tx.execute(_FILTERED, {"here": host}):
+        found.setdefault(instance_id, set()).update(() if group_id is None else (group_id,))
     return found
 
 

@@ -1,8 +1,9 @@
 """What a guest is told through its config drive, in OpenStack's layout: cloud-init and cloudbase-init read it.
 
-Addresses are given as static ones, DHCP or not: they are claimed in the database before the guest starts, so the guest
-need not ask for them, and has them where no server answers. Only an interface without addresses is told to ask. The
-default route leads through the first interface whose network has a gateway, for each family.
+Addresses are claimed in the database before the guest starts. They are given as static ones, except where the host has
+a DHCP server for the network: there a guest is told to ask, and gets the same (`injected` networks: static all the
+same). An interface without addresses is told to ask. The default route leads through the first interface whose network
+has a gateway, for each family.
 """
 
 from __future__ import annotations
@@ -112,9 +113,19 @@ def _networks(vifs: Sequence[Vif]) -> Iterator[Json]:
         ours: Json = {"link": vif.dev, "network_id": str(vif.network.id)}
         addresses: tuple[IPv4Interface | IPv6Interface, ...] = (*vif.addresses, *vif.addresses_v6)
         for address in addresses:
-            yield ours | _static(vif, address, routed)
+            yield ours | (_asked_for(vif, address, routed) or _static(vif, address, routed))
         if not addresses:
             yield {"type": "ipv4_dhcp"} | ours
+
+
+def _asked_for(vif: Vif, address: IPv4Interface | IPv6Interface, routed: set[int]) -> Json:
+    """How a guest asks for an address; empty when it has to be told. `routed`: as of `_static`."""
+    is_answered = vif.network.dhcp_server is not None if address.version == 4 else vif.network.advertised
+    if vif.network.injected or not is_answered:
+        return {}
+    if vif.network.gateway is not None or address.version == 6:
+        routed.add(address.version)
+    return {"type": "ipv4_dhcp" if address.version == 4 else "ipv6_slaac"}
 
 
 def _static(vif: Vif, address: IPv4Interface | IPv6Interface, routed: set[int]) -> Json:

@@ -13,7 +13,7 @@ from virt.errors import DriverConfigError
 
 ALIASES = {
     "fake": "virt.fake.driver.FakeDriver",
-    "libvirt": "virt.libvirt.driver.LibvirtDriver",
+    "libvirt": "virt.libvirt.lxc.get_driver",
     "xenapi": "virt.xenapi.driver.XenAPIDriver",
 }
 

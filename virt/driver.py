@@ -11,18 +11,20 @@ an operation is repeated after a crash.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Self, TypeVar
 
 from oslo_config.cfg import ConfigOpts
 
 from virt.errors import UnsupportedError
+from virt.firewall.base import Drift
 from virt.spec import (
     BlockStats,
     ConsoleAccess,
     ConsolePool,
     GuestFact,
     GuestInfo,
+    GuestUsage,
     HostResources,
     InstanceSpec,
     InterfaceStats,
@@ -30,6 +32,9 @@ from virt.spec import (
     Vif,
     VolumeAttachment,
 )
+
+Told = Callable[[str | None], None]
+"""Called with the uuid of a guest that something happened to; None: to any, for events may have been missed."""
 
 Progress = Callable[[str], None]
 """Called between steps with a few words ("downloading image"). It may raise: the operation was cancelled."""
@@ -55,6 +60,9 @@ class ComputeDriver(ABC):
 
     def close(self) -> None:  # noqa: B027 - nothing to let go of is the common case
         """Let go of connections and threads; guests stay as they are."""
+
+    def tend(self) -> None:  # noqa: B027 - nothing that can end by itself is the common case
+        """Put right what has ended by itself on the host beside the guests. Called every periodic_interval seconds."""
 
     @abstractmethod
     def spawn(self, spec: InstanceSpec, progress: Progress = no_progress) -> None:
@@ -217,7 +225,8 @@ class Snapshots(ABC):
     def snapshot(self, spec: InstanceSpec, path: str, progress: Progress = no_progress) -> SnapshotResult:
         """Write the root disk as a self-contained image to `path`; the guest keeps its power state.
 
-        On an error neither the file nor a snapshot of it is left. Raises GuestNotFoundError, DiskError.
+        On an error neither the file nor a snapshot of it is left. Raises GuestNotFoundError, DiskError, and VolumeError
+        for a guest that boots from a volume, which its own storage copies.
         """
 
 
@@ -234,6 +243,13 @@ class AttachesVolumes(ABC):
 
         Raises VolumeError when the guest will not let go: it is attached still.
         """
+
+
+class BootsFromVolumes(AttachesVolumes):
+    """Boots guests from a volume: spawn makes no root disk when VolumeAttachment.is_root says so.
+
+    Everything else goes on from there: reboot and rescue, which has that volume as the second disk.
+    """
 
 
 class AttachesNics(ABC):
@@ -311,6 +327,17 @@ class FiltersTraffic(ABC):
     def refresh_provider_fw_rules(self, rules: Sequence[Mapping[str, str]]) -> None:
         """Make these the provider's deny rules for every guest."""
 
+    @abstractmethod
+    def audit_filters(self, specs: Sequence[InstanceSpec], rules: Sequence[Mapping[str, str]]) -> Sequence[Drift]:
+        """Where filters differ from what these guests, all that this host has, and the provider's rules need."""
+
+    @abstractmethod
+    def repair_filters(self, specs: Sequence[InstanceSpec], rules: Sequence[Mapping[str, str]]) -> Sequence[Drift]:
+        """Make filters what these guests, all that this host has, and the provider's rules need; says what was amiss.
+
+        Called before a daemon serves, and by the clock.
+        """
+
 
 class ReportsStats(ABC):
     """Counts what guests use. Disks and interfaces are named by opaque ids that only this driver reads."""
@@ -336,6 +363,54 @@ class ReportsStats(ABC):
         """One interface's counters. Raises GuestNotFoundError."""
 
 
+class ReportsUsage(ABC):
+    """Counts what all guests use, in one go."""
+
+    @abstractmethod
+    def usage(self) -> Sequence[GuestUsage]:
+        """The counters of every guest of ours that is on, in a number of calls that does not grow with the guests.
+
+        One that does not answer is not waited for: what only it could tell is left out.
+        """
+
+
+class EmitsEvents(ABC):
+    """Tells when something happens to a guest, long before a listing would show it."""
+
+    @abstractmethod
+    def watch(self, told: Told) -> None:
+        """From now on call `told` whenever a guest's power state may have changed by itself, until `close`.
+
+        To be called again every second or so: cheap while events come; otherwise it listens anew, and then calls
+        `told(None)`. `told` may be called from any native thread, also for what this driver did, and must not block.
+        What it is called with is a hint where to look, never a fact.
+        """
+
+
+class CachesImages(ABC):
+    """Keeps images on the host for guests to come."""
+
+    @abstractmethod
+    def evict_images(self, unused_for_s: float) -> Sequence[str]:
+        """Remove images that no guest has and none was built from for so long; their names."""
+
+
+class AuditsFiles(ABC):
+    """Finds files on the host without a guest, and guests without their files."""
+
+    @abstractmethod
+    def stray_files(self, known: Collection[str]) -> Sequence[str]:
+        """Names of guests that have files here, are none of `known`, and are not known to the hypervisor either."""
+
+    @abstractmethod
+    def missing_files(self, specs: Sequence[InstanceSpec]) -> Sequence[tuple[str, str]]:
+        """What is wrong with the files of guests that belong on this host: the guest's name, and that in words."""
+
+    @abstractmethod
+    def remove_stray_files(self, name: str) -> None:
+        """Remove what `stray_files` found of one; GuestExistsError when the hypervisor knows it after all."""
+
+
 CAPABILITIES: tuple[type, ...] = (
     Pausable,
     Suspendable,
@@ -345,11 +420,16 @@ CAPABILITIES: tuple[type, ...] = (
     SharesStorage,
     Snapshots,
     AttachesVolumes,
+    BootsFromVolumes,
     AttachesNics,
     HasConsole,
     InjectsGuest,
     FiltersTraffic,
     ReportsStats,
+    ReportsUsage,
+    EmitsEvents,
+    CachesImages,
+    AuditsFiles,
 )
 
 Capability = TypeVar("Capability")

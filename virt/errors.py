@@ -84,6 +84,12 @@ class NetworkError(VirtError):
     """A bridge, VLAN or tap could not be set up."""
 
 
+class FirewallError(VirtError):
+    """The host refused a change of packet filters, in its own words; what was in place before is in place."""
+
+    expected = False
+
+
 class VolumeError(VirtError):
     """A volume could not be connected or found on this host."""
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import subprocess
+import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from virt.errors import ProcessError
@@ -33,18 +35,20 @@ def run(
     timeout_s: float = 60.0,
     limits: Limits | None = None,
     guard: Callable[[], None] | None = None,
+    stdin: str | None = None,
 ) -> str:
     """Run `cmd` and return what it printed; it is dead on return, whatever happened.
 
-    `guard` is called every half second and may end it by raising. Raises ProcessError when it fails, is not installed
-    or passes `timeout_s`.
+    `stdin` is what it finds there; None: nothing. `guard` is called every half second and may end it by raising.
+    Raises ProcessError when it fails, is not installed or passes `timeout_s`.
     """
     words = [*(limits.prefix() if limits else []), *cmd]
     try:
-        program = subprocess.Popen(
-            words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-            errors="replace", env={"LC_ALL": "C", "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
-        )  # fmt: skip
+        with _readable(stdin) as source:
+            program = subprocess.Popen(
+                words, stdin=source, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace",
+                env={"LC_ALL": "C", "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
+            )  # fmt: skip
     except OSError as exc:
         raise ProcessError(list(cmd), 127, str(exc)) from exc
     with program:
@@ -57,6 +61,18 @@ def run(
     if program.returncode:
         raise ProcessError(list(cmd), program.returncode, stderr)
     return stdout
+
+
+@contextmanager
+def _readable(text: str | None) -> Iterator[int]:
+    """A file with this text: unlike a pipe it never fills up, whatever the program does with it."""
+    if text is None:
+        yield subprocess.DEVNULL
+        return
+    with tempfile.TemporaryFile("w+", encoding="utf-8") as file:
+        file.write(text)
+        file.seek(0)
+        yield file.fileno()
 
 
 def _wait(program: subprocess.Popen[str], timeout_s: float, guard: Callable[[], None] | None) -> tuple[str, str]:

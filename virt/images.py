@@ -29,7 +29,7 @@ _CHUNK = 1024 * 1024
 _ZEROS = bytes(_CHUNK)
 _POLL_S = 0.1
 _PROGRESS_S = 2.0
-_FORMATS = image_format.DISK_FORMATS | image_format.PLAIN_FORMATS
+_FORMATS = image_format.FORMATS
 
 
 class ImageCache:
@@ -46,6 +46,11 @@ class ImageCache:
     ) -> None:
         self._directory, self._images_path = directory, images_path
         self._max_bytes, self._max_plain_bytes, self._timeout_s = max_bytes, max_plain_bytes, timeout_s
+
+    @property
+    def largest_gb(self) -> int:
+        """The largest image that is taken, in GiB."""
+        return self._max_bytes // image_format.GIB
 
     def provide(self, image: ImageSpec, link: Path, progress: Progress = no_progress) -> int:
         """Put the image at `link` (a hard link on the cache), fetching it once however many ask at a time.
@@ -68,9 +73,20 @@ class ImageCache:
             raise (DiskFullError if full else DiskError)(f"image {image.name}: {exc}") from exc
 
     def evict(self, unused_for_s: float = 86400.0) -> list[str]:
-        """Remove images that no guest has used for so long; never one in use. Returns their names."""
+        """Remove images that no guest has used for so long, and what a fetch that was killed left; never one in use.
+
+        Returns their names.
+        """
+        for part in sorted(self._directory.glob("*.part")):
+            self._drop(part, part.with_suffix(""))
         images = [path for path in sorted(self._directory.glob("*.*")) if path.suffix.lstrip(".") in _FORMATS]
         return [path.name for path in images if self._evict_one(path, unused_for_s)]
+
+    @staticmethod
+    def _drop(part: Path, path: Path) -> None:
+        """Remove the beginning of an image that nobody is fetching."""
+        with contextlib.suppress(ImageError), _locked(path, fcntl.LOCK_EX, time.monotonic(), no_progress):
+            part.unlink(missing_ok=True)
 
     def _evict_one(self, path: Path, unused_for_s: float) -> bool:
         try:
@@ -106,12 +122,15 @@ class ImageCache:
         part = path.with_name(path.name + ".part")
         LOG.info("image %s: fetching", image.name)
         try:
+            guard = _guard(image, deadline, progress)
             with _created(part) as target, open_source(image, self._images_path) as source:
-                digest = self._copy(image, source, target, _guard(image, deadline, progress))
+                digest = self._copy(image, source, target, guard)
                 os.fsync(target.fileno())
             if image.sha256 and digest != image.sha256.lower():
                 raise ImageChecksumError(f"image {image.name}: its sha256 is {digest}, not {image.sha256}")
             image_format.inspect(part, image.disk_format, image.name)
+            whole = part.stat().st_size
+            image_format.refuse_cut_short(part, image.disk_format, image.name, lambda: guard(whole))
             part.replace(path)
             _sync_directory(path.parent)
         finally:

@@ -16,7 +16,8 @@ class ImageSpec:
     """Where an image's bytes come from and what they must be.
 
     location: absolute path, file://, http:// or https:// URL. sha256: hex digest of those bytes, or None when
-    nobody recorded one. disk_format: raw, qcow2, aki (kernel) or ari (ramdisk). min_disk_gb: smallest root disk.
+    nobody recorded one. disk_format: raw, qcow2, vhd, tar (a container's root), aki (kernel) or ari (ramdisk).
+    min_disk_gb: smallest root disk.
     """
 
     id: int
@@ -30,7 +31,12 @@ class ImageSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Network:
-    """A network as a host must provide it: bridge (on a VLAN when `vlan` is set) with its addressing."""
+    """A network as a host must provide it: bridge (on a VLAN when `vlan` is set) with its addressing.
+
+    dhcp_server: the address from which each host answers its own guests' DHCP; None: it does not. routing: what hosts
+    are to it: `none` (its gateway is something else), `routed` or `nat` (each host is the gateway of its own guests).
+    advertised: each host tells its own guests their IPv6 prefix and router.
+    """
 
     id: int
     label: str
@@ -44,6 +50,9 @@ class Network:
     cidr_v6: str | None = None
     gateway_v6: IPv6Address | None = None
     injected: bool = False
+    dhcp_server: IPv4Address | None = None
+    routing: str = "none"
+    advertised: bool = False
 
     @property
     def netmask(self) -> str:
@@ -53,12 +62,16 @@ class Network:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Vif:
-    """One network interface of a guest. addresses and addresses_v6 carry the prefix length."""
+    """One network interface of a guest. addresses and addresses_v6 carry the prefix length.
+
+    filter_name: the hypervisor's filter that it is behind; a driver with a firewall fills it in.
+    """
 
     mac: str
     network: Network
     addresses: tuple[IPv4Interface, ...] = ()
     addresses_v6: tuple[IPv6Interface, ...] = ()
+    filter_name: str | None = field(default=None, compare=False)
 
     @property
     def bridge(self) -> str:
@@ -76,7 +89,7 @@ class VolumeAttachment:
     """A volume as one guest sees it.
 
     device: the mount point asked for (`/dev/vdb`). serial: what the guest can match it by. connection: `protocol`
-    (file, block, nbd, iscsi, rbd) and that protocol's own keys.
+    (file, block, nbd, iscsi, rbd) and that protocol's own keys. is_root: the guest boots from it.
     """
 
     attachment_id: int
@@ -85,6 +98,7 @@ class VolumeAttachment:
     serial: str
     size_gb: int
     connection: Mapping[str, str]
+    is_root: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,7 +130,9 @@ class InstanceSpec:
     """Everything a driver may know about one guest.
 
     name is the hypervisor's name (`instance-0000002a`); uuid is the guest's own. Sizes: memory_mb MiB, root_gb and
-    ephemeral_gb GiB (0: as large as the image / none), swap_mb MiB. injected_files: (absolute path, content).
+    ephemeral_gb GiB (0: as large as the image / none), swap_mb MiB. injected_files: (absolute path, content). An
+    image beside a root volume lends its kernel, ramdisk and properties, and no bytes. read_at: the monotonic clock (s)
+    when this was read; nothing in it is older.
     """
 
     id: int
@@ -147,6 +163,17 @@ class InstanceSpec:
     injected_files: tuple[tuple[str, bytes], ...] = ()
     admin_password: str | None = field(default=None, repr=False)
     availability_zone: str | None = None
+    read_at: float = field(default=0.0, compare=False)
+
+    @property
+    def root_volumes(self) -> tuple[VolumeAttachment, ...]:
+        """The volume that the guest boots from; none when it has a root disk of its own."""
+        return tuple(volume for volume in self.volumes if volume.is_root)
+
+    @property
+    def root_image(self) -> ImageSpec | None:
+        """The image that the guest's own root disk is made of; None when it has no such disk."""
+        return None if self.root_volumes else self.image
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -230,6 +257,24 @@ class InterfaceStats:
     tx_packets: int
     tx_errors: int
     tx_drops: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GuestUsage:
+    """What one guest that is on uses. Memory in KiB, cpu_time in ns since its start; devices by the driver's ids.
+
+    Memory is None, and disks are left out, when the guest did not answer.
+    """
+
+    name: str
+    uuid: str
+    power: Power
+    vcpus: int
+    cpu_time_ns: int
+    mem_kb: int | None
+    max_mem_kb: int | None
+    disks: Mapping[str, BlockStats] = field(default_factory=dict)
+    interfaces: Mapping[str, InterfaceStats] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

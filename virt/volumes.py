@@ -17,13 +17,14 @@ from __future__ import annotations
 import re
 import socket
 import stat
+import struct
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 
 from virt.errors import VolumeError
-from virt.spec import VolumeAttachment
+from virt.spec import InstanceSpec, VolumeAttachment
 
 _DEVICE = re.compile(r"(?:/dev/)?(?:vd|xvd|sd|hd)([a-z]{1,2})")
 _SERIAL = re.compile(r"[A-Za-z0-9_.+-]{1,20}")
@@ -32,6 +33,10 @@ _METHODS = {"iscsi": "CHAP", "rbd": "CEPHX"}
 _PORTS = {"nbd": 10809, "iscsi": 3260}
 _CONNECT_S = 5.0
 _NBD_GREETING = b"NBDMAGIC"
+_ISCSI_HEADER = 48
+_ISCSI_ANSWERS = {0x23, 0x3F}  # a login response, a reject
+_CEPH_PORTS = (3300, 6789)
+_CEPH_GREETING = b"ceph v"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,16 +74,34 @@ class VolumeSource:
 def source_of(volume: VolumeAttachment) -> VolumeSource:
     """Where a volume is. Raises VolumeError, which never carries the secret."""
     protocol, text = volume.connection.get("protocol", ""), volume.connection.get("source", "")
+    try:
+        return source(protocol, text, volume.connection.get("auth"))
+    except ValueError as exc:
+        raise _wrong(volume, str(exc)) from exc
+
+
+def source(protocol: str, text: str, auth: str | None = None) -> VolumeSource:
+    """A connection taken apart. Raises ValueError, which never carries the secret."""
     parse = _PARSERS.get(protocol)
     if parse is None:
-        raise _wrong(volume, f"{protocol!r:.20} is none of {', '.join(_PARSERS)}")
+        raise ValueError(f"{protocol!r:.20} is none of {', '.join(_PARSERS)}")
     if not text or _UNPRINTABLE.search(text):
-        raise _wrong(volume, "its location is empty or has unprintable characters")
+        raise ValueError("its location is empty or has unprintable characters")
     try:
         name, endpoints = parse(text)
     except ValueError as exc:
-        raise _wrong(volume, f"{protocol} location {text!r:.200}: {exc}") from exc
-    return VolumeSource(protocol=protocol, name=name, endpoints=endpoints, auth=_auth(volume, protocol))
+        raise ValueError(f"{protocol} location {text!r:.200}: {exc}") from exc
+    return VolumeSource(protocol=protocol, name=name, endpoints=endpoints, auth=_auth(protocol, auth))
+
+
+def login(protocol: str, user: str, secret: str) -> str:
+    """The `auth` of a connection; ValueError, without the secret, when no server of this protocol would take it."""
+    method = _METHODS.get(protocol)
+    text = f"{method} {user} {secret}"
+    found = _auth(protocol, text)
+    if found is None or (found.user, found.secret) != (user, secret):
+        raise ValueError("a user's name has no blank")
+    return text
 
 
 def target_of(volume: VolumeAttachment) -> str:
@@ -96,17 +119,24 @@ def serial_of(volume: VolumeAttachment) -> str:
     return volume.serial
 
 
+def refuse_volume_root(spec: InstanceSpec) -> None:
+    """Raise VolumeError when a guest has no root disk of its own that could be copied."""
+    for volume in spec.root_volumes:
+        raise _wrong(volume, f"guest {spec.name} boots from it: there is no disk of its own to copy")
+
+
 def check(volume: VolumeAttachment, source: VolumeSource) -> None:
     """See that the file, device or server is there, so that a hypervisor is not left hanging on it.
 
-    An NBD server must take several clients, for this looks at it first (qemu-nbd: --persistent). Monitors of an rbd
-    cluster are left to its own library, which tries each. Raises VolumeError with the reason.
+    Every server has to say a word, because QEMU waits for one without end. An NBD server must take several clients,
+    for this looks at it first (qemu-nbd: --persistent). Of an rbd cluster one monitor will do; monitors that only the
+    host's ceph.conf names are left to ceph's own library. Raises VolumeError with the reason.
     """
     try:
         _CHECKS[source.protocol](source)
     except (OSError, ValueError) as exc:
         reason = (exc.strerror or str(exc)) if isinstance(exc, OSError) else str(exc)
-        where = source.name if not source.is_network else _place(source.endpoints[0])
+        where = source.name if source.protocol not in _PORTS else _place(source.endpoints[0])
         raise _wrong(volume, f"{source.protocol} {where}: {reason}") from exc
 
 
@@ -118,18 +148,17 @@ def _wrong(volume: VolumeAttachment, reason: str) -> VolumeError:
     return VolumeError(f"volume {volume.volume_id}: {reason}")
 
 
-def _auth(volume: VolumeAttachment, protocol: str) -> Auth | None:
-    text = volume.connection.get("auth")
+def _auth(protocol: str, text: str | None) -> Auth | None:
     if not text:
         return None
     method = _METHODS.get(protocol)
     words = text.split(" ", 2)
     if method is None:
-        raise _wrong(volume, f"a {protocol} volume takes no login")
+        raise ValueError(f"a {protocol} volume takes no login")
     if len(words) != 3 or words[0] != method or not all(words):
-        raise _wrong(volume, f"its login is not {method} USER SECRET")
+        raise ValueError(f"its login is not {method} USER SECRET")
     if _UNPRINTABLE.search(words[1]):
-        raise _wrong(volume, "its login has unprintable characters")
+        raise ValueError("its login has unprintable characters")
     return Auth(user=words[1], secret=words[2])
 
 
@@ -211,8 +240,37 @@ def _check_nbd(source: VolumeSource) -> None:
             raise ValueError("is no NBD server")
 
 
-def _check_portal(source: VolumeSource) -> None:
-    _connected(source.endpoints[0]).close()
+def _check_iscsi(source: VolumeSource) -> None:
+    """Begin to log in, and go away once the portal answers, whatever it does."""
+    with _connected(source.endpoints[0]) as portal:
+        portal.sendall(_iscsi_hello())
+        answer = portal.recv(_ISCSI_HEADER, socket.MSG_WAITALL)
+        if len(answer) != _ISCSI_HEADER or answer[0] & 0x3F not in _ISCSI_ANSWERS:
+            raise ValueError("is no iSCSI portal")
+
+
+def _iscsi_hello() -> bytes:
+    """A login request for a discovery session (RFC 7143): a header of 48 bytes, then who asks, padded to 4 bytes."""
+    text = b"InitiatorName=iqn.2010-10.org.openstack:probe\0SessionType=Discovery\0AuthMethod=None\0"
+    head = struct.pack(">BBBBB3s6sHIHHII16x", 0x43, 0x81, 0, 0, 0, len(text).to_bytes(3, "big"), b"\x80" + bytes(5),
+                       0, 1, 0, 0, 1, 0)  # fmt: skip
+    return head + text.ljust(-(-len(text) // 4) * 4, b"\0")
+
+
+def _check_rbd(source: VolumeSource) -> None:
+    """One monitor that greets is enough."""
+    refusals = []
+    for endpoint in source.endpoints:
+        for port in (endpoint.port,) if endpoint.port else _CEPH_PORTS:
+            try:
+                with _connected(Endpoint(host=endpoint.host, port=port)) as monitor:
+                    if monitor.recv(len(_CEPH_GREETING), socket.MSG_WAITALL) == _CEPH_GREETING:
+                        return
+                refusals.append(f"{endpoint.host} port {port}: is no ceph monitor")
+            except OSError as exc:
+                refusals.append(f"{endpoint.host} port {port}: {exc.strerror or exc}")
+    if refusals:
+        raise ValueError("; ".join(refusals))
 
 
 def _connected(endpoint: Endpoint) -> socket.socket:
@@ -228,10 +286,6 @@ def _connected(endpoint: Endpoint) -> socket.socket:
     return server
 
 
-def _no_check(source: VolumeSource) -> None:
-    """Left to who opens it."""
-
-
 _CHECKS: dict[str, Callable[[VolumeSource], None]] = {
-    "file": _check_file, "block": _check_block, "nbd": _check_nbd, "iscsi": _check_portal, "rbd": _no_check,
+    "file": _check_file, "block": _check_block, "nbd": _check_nbd, "iscsi": _check_iscsi, "rbd": _check_rbd,
 }  # fmt: skip

@@ -63,7 +63,12 @@ NOUN = Noun(
             arguments=(
                 arg("--name", metavar="N", required=True),
                 arg("--location", metavar="PATH_OR_URL", required=True, help="a file here, or an http(s) URL"),
-                arg("--disk_format", metavar="FORMAT", required=True, help="raw, qcow2, aki (kernel) or ari (ramdisk)"),
+                arg(
+                    "--disk_format",
+                    metavar="FORMAT",
+                    required=True,
+                    help="raw, qcow2, vhd (Xen), tar (a container's root), aki (kernel) or ari (ramdisk)",
+                ),
                 arg("--sha256", metavar="S", help="what the bytes must add up to; computed for a local file"),
                 arg("--kernel", metavar="IMG", completes="images", help="the aki image that it boots with"),
                 arg("--ramdisk", metavar="IMG", completes="images", help="the ari image that it boots with"),

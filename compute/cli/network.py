@@ -11,6 +11,7 @@ from compute.cli.command import Noun, Verb, arg
 from compute.cli.session import Session
 from compute.cli.views import Record, Table, Text, View
 from db.networks import Network
+from virt.network.mode import NetworkMode
 
 COLUMNS = ("id", "label", "cidr", "gateway", "bridge", "vlan", "dns", "held", "free", "project_id")
 
@@ -30,6 +31,7 @@ def create(session: Session, args: argparse.Namespace) -> View:
         cidr_v6=args.cidr_v6,
         project_id=args.project,
         bridge_interface=args.bridge_interface,
+        mode=NetworkMode.from_conf(session.conf),
     )
     return Record(facts=_row(session, made))
 

@@ -17,7 +17,7 @@ COLUMNS = ("severity", "check", "subject", "host", "message")
 
 def run(session: Session, args: argparse.Namespace) -> View:
     """Every finding, the worst first; exit 1 when one is an error."""
-    reports = _reports(session) if args.hosts else []
+    reports = _reports(session, repair=args.repair) if args.hosts or args.repair else []
     found = verify.run(session.db, service_down_time_s=session.conf.service_down_time, reports=reports)
     if args.errors:
         found = [finding for finding in found if finding.severity is verify.Severity.ERROR]
@@ -25,7 +25,7 @@ def run(session: Session, args: argparse.Namespace) -> View:
     return Table(rows=[asdict(finding) for finding in found], columns=COLUMNS, exit_code=code)
 
 
-def _reports(session: Session) -> list[verify.Finding]:
+def _reports(session: Session, *, repair: bool) -> list[verify.Finding]:
     """What the daemons of all live hosts see."""
     found = []
     for one in hosts.service_list(session.db, binary="nova-compute"):
@@ -33,7 +33,8 @@ def _reports(session: Session) -> list[verify.Finding]:
             continue
         host = one.service.host
         try:
-            found += [verify.orphan(host, guest) for guest in session.api.audit_host(session.context, host)]
+            told = session.api.audit_host(session.context, host, repair=repair)
+            found += [verify.seen(host, guest) for guest in told]
         except ComputeError as exc:
             found.append(verify.not_asked(host, exc))
     return found
@@ -49,8 +50,11 @@ NOUN = Noun(
             example="nova-manage verify --json",
             arguments=(
                 arg(
-                    "--hosts", action="store_true", help="ask every live host's daemon for guests without a record, too"
+                    "--hosts",
+                    action="store_true",
+                    help="ask every live host's daemon what it sees of guests and files, too",
                 ),
+                arg("--repair", action="store_true", help="have every live host remove files of deleted guests, too"),
                 arg("--errors", action="store_true", help="errors only, no warnings"),
             ),
         ),

@@ -18,6 +18,8 @@ def boot(session: Session, args: argparse.Namespace) -> View:
     """Order instances; with --wait, until every one of them runs or failed."""
     if args.host is not None and args.availability_zone is not None:
         raise UsageError("vm boot: give --host or --availability_zone, not both")
+    if args.image is None and not args.block_device_mapping:
+        raise UsageError("vm boot: give --image, or a --block_device_mapping for /dev/vda")
     count = valid.whole("--count", args.count, least=1, most=_MOST_AT_ONCE)
     accepted = session.api.create(
         session.context,
@@ -54,7 +56,17 @@ def _content(args: argparse.Namespace) -> dict[str, Any]:
         "user_data": user_data,
         "metadata": valid.properties("--meta", dict(files.pair("--meta", text) for text in args.meta)),
         "injected_files": [_file(text) for text in args.file],
+        "block_device_mapping": [_mapping(text) for text in args.block_device_mapping],
     }
+
+
+def _mapping(text: str) -> dict[str, Any]:
+    """`/dev/vda=VOLUME` or, as novaclient writes it, `vda=VOLUME:TYPE:SIZE:DELETE` with TYPE and SIZE empty."""
+    device, volume = files.pair("--block_device_mapping", text)
+    words = volume.split(":")
+    if len(words) not in {1, 4} or any(words[1:3]) or words[3:] not in ([], [""], ["0"], ["1"]):
+        raise UsageError(f"--block_device_mapping {text!r:.80} is not of the form DEVICE=VOLUME[:::DELETE]")
+    return {"device_name": device, "volume_id": words[0], "delete_on_termination": words[3:] == ["1"]}
 
 
 def _file(text: str) -> tuple[str, bytes]:
@@ -71,7 +83,14 @@ BOOT = Verb(
     arguments=(
         arg("--name", metavar="N", required=True, help="their name"),
         arg("--instance_type", metavar="T", completes="instance_types", help="default: default_instance_type"),
-        arg("--image", metavar="I", required=True, completes="images", help="name or id"),
+        arg("--image", metavar="I", completes="images", help="name or id; may be left out with a volume at /dev/vda"),
+        arg(
+            "--block_device_mapping",
+            metavar="DEVICE=VOLUME[:::1]",
+            action="append",
+            default=[],
+            help="a volume from the start, at /dev/vda to boot from it; :::1 deletes it with the instance; repeatable",
+        ),
         arg("--network", metavar="NET", completes="networks", help="label or id (default: the project's)"),
         arg("--secgroup", metavar="G", action="append", default=[], completes="security_groups", help="repeatable"),
         arg("--key", metavar="K", help="a key pair of the user's"),

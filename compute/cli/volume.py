@@ -7,28 +7,51 @@ from dataclasses import asdict
 from typing import Any
 
 from compute import quotas, volume
-from compute.cli import follow
-from compute.cli.command import INSTANCE, Noun, Verb, arg
+from compute.cli import files, follow
+from compute.cli.command import INSTANCE, Noun, UsageError, Verb, arg
 from compute.cli.session import Session
 from compute.cli.views import Record, Table, Text, View
+from compute.sealing import Sealer
 from db.volumes import Volume
 
+_LARGEST_SECRET = 4096
 COLUMNS = ("id", "name", "size_gb", "status", "instance_id", "device", "host", "location", "project_id")
 
 
 def create(session: Session, args: argparse.Namespace) -> View:
-    """Record a volume that lies in a file."""
-    made = volume.create(
-        session.db,
-        session.context,
+    """Make a volume, or register one that is there."""
+    wish = volume.Wish(
         size_gb=args.size_gb,
-        path=args.path,
         name=args.name,
         description=args.description,
         host=args.host,
         limits=quotas.defaults_from(session.conf),
     )
+    location, login = _location(args), _login(args)
+    if location is None:
+        made = volume.create(session.db, session.context, volume.Maker.from_conf(session.conf), wish)
+    else:
+        sealer = Sealer(session.conf.seal_key_file)
+        made = volume.register(session.db, session.context, wish, location=location, login=login, sealer=sealer)
     return Record(facts=_row(session, made))
+
+
+def _location(args: argparse.Namespace) -> str | None:
+    if args.path is not None and args.connection is not None:
+        raise UsageError("volume create: give --path or --connection, not both")
+    return args.connection if args.path is None else f"file:{args.path}"
+
+
+def _login(args: argparse.Namespace) -> tuple[str, str] | None:
+    """User and secret; the secret comes from a file, because command lines are everybody's to read."""
+    if (args.login is None) != (args.secret_file is None):
+        raise UsageError("volume create: --login and --secret-file go together")
+    if args.login is None:
+        return None
+    if args.connection is None:
+        raise UsageError("volume create: --login is for a --connection")
+    secret = files.read_text("--secret-file", args.secret_file, most=_LARGEST_SECRET)
+    return args.login, secret.removesuffix("\n")
 
 
 def list_volumes(session: Session, _args: argparse.Namespace) -> View:
@@ -43,9 +66,11 @@ def show(session: Session, args: argparse.Namespace) -> View:
 
 
 def delete(session: Session, args: argparse.Namespace) -> View:
-    """Forget a volume; its file stays."""
-    volume.delete(session.db, session.context, args.volume)
-    return Text(lines=[f"volume {args.volume} is forgotten; its file stays"], document={"id": args.volume})
+    """End a volume."""
+    gone = volume.delete(session.db, session.context, volume.Maker.from_conf(session.conf), args.volume)
+    what = "and its bytes are gone" if gone.managed else f"is forgotten; what is at {gone.provider_location} stays"
+    line = f"volume {gone.id} {what}"
+    return Text(lines=[line], document={"id": gone.id, "location": gone.provider_location, "removed": gone.managed})
 
 
 def attach(session: Session, args: argparse.Namespace) -> View:
@@ -73,6 +98,8 @@ def _row(session: Session, row: Volume) -> dict[str, Any]:
         "device": attached.mountpoint if attached else None,
         **{key: value for key, value in asdict(row).items() if key in {"host", "user_id", "project_id", "created_at"}},
         "location": row.provider_location,
+        "managed": row.managed,
+        "has_login": row.sealed_auth is not None,
     }
 
 
@@ -84,14 +111,22 @@ NOUN = Noun(
         Verb(
             name="create",
             run=create,
-            help="record a volume whose bytes are a file on the hosts",
-            example="nova-manage volume create 10 --path /srv/volumes/data.raw --name data",
+            help="make a volume, or register one that is there",
+            example="nova-manage volume create 10 --name data",
             arguments=(
                 arg("size_gb", metavar="SIZE_GB"),
-                arg("--path", metavar="FILE", required=True, help="absolute path of the raw file on the hosts"),
+                arg("--path", metavar="FILE", help="register this raw file: an absolute path on the hosts"),
+                arg(
+                    "--connection",
+                    metavar="URL",
+                    help="register nbd://HOST[:PORT]/EXPORT, nbd:///EXPORT?socket=PATH, iscsi://PORTAL[:PORT]/IQN/LUN, "
+                    "rbd:POOL/IMAGE, rbd://MONITOR[,MONITOR]/POOL/IMAGE or block:/dev/PATH",
+                ),
+                arg("--login", metavar="USER", help="who its server is told that we are (iscsi: CHAP; rbd: cephx)"),
+                arg("--secret-file", metavar="F", help="a file with that user's secret, - for stdin"),
                 arg("--name", metavar="N"),
                 arg("--description", metavar="WORDS"),
-                arg("--host", metavar="H", completes="hosts", help="the one host that has the file (default: all)"),
+                arg("--host", metavar="H", completes="hosts", help="the one host that has it (default: all)"),
             ),
         ),
         Verb(name="list", run=list_volumes, help="list volumes", example="nova-manage volume list"),
@@ -99,7 +134,7 @@ NOUN = Noun(
         Verb(
             name="delete",
             run=delete,
-            help="forget a volume that no instance has",
+            help="end a volume that no instance has: a made one goes, a registered one is forgotten",
             example="nova-manage volume delete 3",
             arguments=(_VOLUME,),
         ),

@@ -7,10 +7,12 @@ from typing import Any
 
 from compute.errors import AbortedError, BuildFailedError, InvalidInputError, NoValidHostError
 from compute.ops import networking
+from compute.ops.volumes import end_with_instance, have_from_the_start
 from compute.orders import PLAIN
 from compute.scheduler import Scheduler, request_for
 from compute.sealing import Sealer
 from compute.settings import Settings
+from compute.volume import Maker
 from compute.work import Work
 from db import compute_nodes, instances, networks, resizes, security_groups, volumes
 from db.session import Database, Tx, utcnow
@@ -28,6 +30,7 @@ def run(work: Work, settings: Settings, scheduler: Scheduler) -> None:
         _book(work)
     clean_up_on_failure(work)
     _keep_injected_files(work)
+    have_from_the_start(work)
     networking.allocate(work, stub_network=settings.stub_network)
     try:
         work.driver.spawn(work.spec, work.progress)
@@ -115,7 +118,7 @@ def _try_elsewhere(work: Work, scheduler: Scheduler, exc: VirtError) -> None:
     work.pass_on("run_instance", choose, {**work.args, "tried": tried})
 
 
-def terminate(work: Work) -> None:
+def terminate(work: Work, maker: Maker) -> None:
     """End the instance: guest, disks, addresses, claims and attachments, here and on the other host of a resize."""
     for other in work.others():
         other.cancel("a delete outranked it")
@@ -127,6 +130,7 @@ def terminate(work: Work) -> None:
     legs = work.args.get("legs")
     if legs is None:
         legs = _other_hosts(work)
+    end_with_instance(work, maker, last_leg=not legs)
     if legs:
         work.pass_on("terminate_instance", legs[0], {**work.args, "legs": legs[1:]})
         return

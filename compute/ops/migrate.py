@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import ipaddress
 import logging
+import time
 from collections.abc import Callable
 
 from compute.errors import ComputeError, MigrationError, UnreachableError
 from compute.rpcapi import ComputeRPC
+from compute.settings import Settings
 from compute.work import Work
 from db import compute_nodes, resizes
 from db.instances import Instance
 from db.resizes import Resize
 from db.session import Tx
-from virt.driver import LiveMigratable, require
-from virt.errors import DriverTimeoutError, GuestNotFoundError, VirtError
+from virt.driver import ComputeDriver, LiveMigratable, require
+from virt.errors import DriverTimeoutError, GuestNotFoundError, NetworkError, VirtError
 from virt.power_state import Power
+from virt.spec import InstanceSpec
 
+PREPARE_S, RETRY_S = 20.0, 1.0
 LOG = logging.getLogger(__name__)
 
 
@@ -26,15 +31,40 @@ def live_migrate(work: Work, rpc: ComputeRPC) -> None:
     move = _begin(work, dest)
     work.when_failed.append(lambda tx: give_back(tx, work.instance, move))
     work.undo.callback(rpc.rollback_live_migration, work.context, dest, work.instance.id)
-    rpc.pre_live_migration(work.context, dest, work.instance.id)
+    address = rpc.pre_live_migration(work.context, dest, work.instance.id)
     work.check()
     work.db.run(resizes.set_status, move.id, resizes.LIVE_MIGRATING, "running")
     try:
-        driver.live_migration(work.spec, move.dest_host or dest, work.progress)
+        driver.live_migration(work.spec, move.dest_host or address or dest, work.progress)
     except DriverTimeoutError as exc:
         decide(work, move, rpc, exc)
         return
     arrived(work, move)
+
+
+def prepare(driver: ComputeDriver, spec: InstanceSpec, settings: Settings) -> str | None:
+    """On the destination: have everything in place, and say by which address it is reached; None: by its name.
+
+    A network that cannot be had is tried again, as 2011.2 did; for so long as the source waits.
+    """
+    until = time.monotonic() + PREPARE_S
+    for left in reversed(range(settings.live_migration_retry_count)):
+        try:
+            require(driver, LiveMigratable).pre_live_migration(spec)
+            break
+        except NetworkError:
+            if not left or time.monotonic() > until:
+                raise
+            time.sleep(RETRY_S)
+    return driver.get_host_ip_addr() or _reachable(settings.my_ip)
+
+
+def _reachable(address: str) -> str | None:
+    """The address, unless other hosts would reach themselves by it."""
+    try:
+        return None if ipaddress.ip_address(address).is_loopback else address
+    except ValueError:
+        return address
 
 
 def _begin(work: Work, dest: str) -> Resize:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import secrets
-from dataclasses import replace
 
 from compute.work import Work
 from db import networks
@@ -30,7 +29,7 @@ def allocate(work: Work, *, stub_network: bool) -> None:
         return
     claimed = work.db.run(networks.claim, network_id, work.instance.id, generate_mac())
     held = HeldAddress(work.instance.id, claimed.network, claimed.address, claimed.mac)
-    work.dossier = replace(work.dossier, addresses=(held,))
+    work.learn(addresses=(held,))
 
 
 def _default_network(work: Work) -> int | None:

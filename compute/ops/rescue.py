@@ -24,6 +24,7 @@ def rescue(work: Work, settings: Settings) -> None:
         image=_image(work, settings.rescue_image_id, spec.image),
         kernel=_image(work, settings.rescue_kernel_id, spec.kernel),
         ramdisk=_image(work, settings.rescue_ramdisk_id, spec.ramdisk),
+        volumes=(),
     )
     driver.rescue(spec, rescued, work.progress)
     work.changes["rescued_at"] = utcnow()

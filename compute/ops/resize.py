@@ -7,6 +7,7 @@ Claims: the destination's is made with the order, the source's is kept until the
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -20,7 +21,7 @@ from db.instance_types import InstanceType
 from db.resizes import Resize
 from db.session import Tx
 from virt.driver import Resizable, require
-from virt.errors import VirtError
+from virt.errors import GuestNotFoundError, VirtError
 from virt.spec import InstanceSpec
 
 LOG = logging.getLogger(__name__)
@@ -80,13 +81,16 @@ def record(
     )
 
 
-def migrate(work: Work) -> None:
-    """On the source: stop the guest, bring its disks to the destination, pass the order on to it."""
+def migrate(work: Work, settings: Settings) -> None:
+    """On the source: stop the guest, asked first, bring its disks to the destination, pass the order on to it."""
     move = _move(work, "pre-migrating", "migrating")
     work.when_failed.append(lambda tx: abandon(tx, move))
     work.db.run(resizes.set_status, move.id, ("pre-migrating", "migrating"), "migrating")
     driver = require(work.driver, Resizable)
     work.undo.callback(driver.revert_resize, work.spec)
+    if move.old_vm_state == Vm.ACTIVE:
+        with suppress(GuestNotFoundError):  # an earlier attempt has set it aside; or it is gone, as the next line says
+            work.driver.power_off(work.spec, settings.shutdown_timeout)
     disk_info = driver.migrate_disk_and_power_off(work.spec, move.dest_host or move.dest_compute, work.progress)
     work.pass_on(
         "finish_resize",

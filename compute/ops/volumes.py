@@ -1,15 +1,22 @@
-"""Plug volumes in and out. The attachment row is reserved before the host is asked, so one volume has one user."""
+"""Volumes of instances. The attachment row is reserved before the host is asked, so one volume has one user."""
 
 from __future__ import annotations
 
-from compute.errors import ConflictError, VolumeNotFoundError
+import logging
+from functools import partial
+
+from compute import block_devices
+from compute.errors import ComputeError, ConflictError, InvalidStateError, VolumeNotFoundError
 from compute.specs import SpecBuilder
+from compute.volume import Maker
 from compute.work import Work
 from db import volumes
 from db.session import Tx
 from db.volumes import Attachment
-from virt.driver import AttachesVolumes, require
+from virt.driver import AttachesVolumes, BootsFromVolumes, require
 from virt.spec import VolumeAttachment
+
+LOG = logging.getLogger(__name__)
 
 
 def attach(work: Work, specs: SpecBuilder) -> None:
@@ -25,6 +32,8 @@ def detach(work: Work, specs: SpecBuilder) -> None:
     """Unplug a volume; it stays attached when the guest will not let go."""
     row = _attachment(work)
     work.when_failed.append(lambda tx: volumes.undo_detaching(tx, row.id))
+    if row.is_root:
+        raise InvalidStateError(f"volume {row.volume_id}: instance {row.instance_id} boots from it")
     if row.state == "attaching":
         raise ConflictError(f"volume {row.volume_id} is still being attached to instance {row.instance_id}")
     work.db.run(volumes.set_detaching, row.id)
@@ -49,6 +58,50 @@ def give_back(work: Work, specs: SpecBuilder) -> None:
         give_back_on_failure(work, row, specs.attachment(row))
     else:
         work.when_failed.append(lambda tx: volumes.undo_detaching(tx, row.id))
+
+
+def have_from_the_start(work: Work) -> None:
+    """A build's volumes are the guest's once it runs; when it fails they are free, unless it may still have them."""
+    mapping = work.args.get("block_device_mapping")
+    if mapping and not work.dossier.volumes:
+        work.db.run(block_devices.reserve, work.instance.id, block_devices.read(mapping))
+        work.reload()
+    if work.spec.root_volumes:
+        require(work.driver, BootsFromVolumes)
+    for row in work.dossier.volumes:
+        work.when_done.append(partial(_set_attached, attachment_id=row.id))
+        work.when_clean.append(partial(_set_detached, attachment_id=row.id))
+        work.when_unclean.append(partial(_set_attached, attachment_id=row.id))
+
+
+def _set_attached(tx: Tx, *, attachment_id: int) -> None:
+    volumes.set_attached(tx, attachment_id)
+
+
+def _set_detached(tx: Tx, *, attachment_id: int) -> None:
+    volumes.set_detached(tx, attachment_id)
+
+
+def end_with_instance(work: Work, maker: Maker, *, last_leg: bool) -> None:
+    """Remove the volumes that go with their instance: their bytes here, their records when the instance's end is.
+
+    Bytes that one host has are removed there, and those that every host sees at the end. The guest must be gone.
+    """
+    for row in work.dossier.volumes:
+        if not row.delete_on_termination or row.state == "attaching":
+            continue
+        if row.managed and (row.host == work.host or (row.host is None and last_leg)):
+            try:
+                maker.remove(row.provider_location, row.host)
+            except ComputeError as exc:  # an instance can always be deleted; the volume is there for who looks into it
+                LOG.warning("instance %d: volume %d stays: %s", row.instance_id, row.volume_id, exc)
+                continue
+        work.when_done.append(partial(_end, attachment_id=row.id, volume_id=row.volume_id))
+
+
+def _end(tx: Tx, *, attachment_id: int, volume_id: int) -> None:
+    volumes.set_detached(tx, attachment_id)
+    volumes.delete(tx, volume_id)
 
 
 def drop_reservation(tx: Tx, instance_id: int) -> None:

@@ -24,6 +24,16 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("target", params, scope="session")
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip what `needs` would skip, before a guest is made for it: a test that names a capability needs it."""
+    target = item.callspec.params.get("target") if hasattr(item, "callspec") else None
+    if isinstance(target, Target) and isinstance(item, pytest.Function):
+        absent = (target.missing | target.unable) & set(item.function.__code__.co_names)
+        if absent:
+            pytest.skip(f"{DECLARED}{target.name} has no {', '.join(sorted(absent))}")
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, Any, Any]:
     report = yield

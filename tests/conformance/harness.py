@@ -86,6 +86,18 @@ class World(ABC):
         """The guest ignores ACPI requests from now on."""
         raise NotImplementedError("make_deaf: declare it in missing_helpers")
 
+    def leave_files(self, spec: InstanceSpec) -> None:
+        """Leave what a guest that is gone should have taken along."""
+        raise NotImplementedError("leave_files: declare it in missing_helpers")
+
+    def share_storage(self) -> None:
+        """See to it that `second` sees the instances directory of `driver`."""
+        raise NotImplementedError("share_storage: declare it in missing_helpers")
+
+    def lose_events(self) -> None:
+        """The hypervisor goes away for a moment, and with it who listens to its events."""
+        raise NotImplementedError("lose_events: declare it in missing_helpers")
+
     def contents(self, name: str) -> str:
         """Something that identifies the data on a guest's root disk."""
         raise NotImplementedError("contents: declare it in missing_helpers")
@@ -96,7 +108,7 @@ class Target:
     """A driver under test. build: a context manager that yields a World, raising TargetUnavailableError.
 
     missing: exactly the capabilities that the driver does not have. unable: those that it has, and its hypervisor has
-    not. shared: build the world once a run, since that is slow; each test removes its guests. marks: `pytest.mark.real`
+    not. unable_methods: the same for single methods, which raise UnsupportedError. shared: build the world once a run, since that is slow; each test removes its guests. marks: `pytest.mark.real`
     and the like.
     """
 
@@ -104,6 +116,7 @@ class Target:
     build: Callable[[], AbstractContextManager[World]]
     missing: frozenset[str] = frozenset()
     unable: frozenset[str] = frozenset()
+    unable_methods: frozenset[str] = frozenset()
     missing_helpers: frozenset[str] = frozenset()
     shared: bool = False
     marks: tuple[pytest.MarkDecorator, ...] = ()
@@ -135,6 +148,18 @@ def needs(driver: ComputeDriver, capability: type[Capability]) -> Capability:
     if capability.__name__ in target.unable:
         pytest.skip(f"{DECLARED}the hypervisor of {target.name} is not able to do {capability.__name__}")
     return require(driver, capability)
+
+
+def needs_method(driver: ComputeDriver, method: str) -> None:
+    """Skip the test exactly when the driver's target declares that its hypervisor cannot do this."""
+    target = _target_of[id(driver)]
+    if method in target.unable_methods:
+        pytest.skip(f"{DECLARED}the hypervisor of {target.name} is not able to do {method}")
+
+
+def unable_methods(driver: ComputeDriver) -> frozenset[str]:
+    """The methods that the driver's target declares its hypervisor unable to do."""
+    return _target_of[id(driver)].unable_methods
 
 
 def needs_helper(world: World, *helpers: str) -> None:

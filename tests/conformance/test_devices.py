@@ -9,17 +9,18 @@ from pathlib import Path
 import pytest
 
 from tests.builders import a_group, a_rule
-from tests.conformance.harness import needs, needs_helper
+from tests.conformance.harness import needs, needs_helper, needs_method, unable_methods
 from virt.driver import (
     AttachesNics,
     AttachesVolumes,
+    BootsFromVolumes,
     FiltersTraffic,
     HasConsole,
     InjectsGuest,
     ReportsStats,
     Snapshots,
 )
-from virt.errors import GuestNotFoundError, GuestStateError, VolumeError
+from virt.errors import GuestNotFoundError, GuestStateError, UnsupportedError, VolumeError
 from virt.power_state import Power
 
 
@@ -188,6 +189,7 @@ def test_an_absent_guest_has_no_console(driver, make):
 @pytest.mark.parametrize("kind", ["get_ajax_console", "get_vnc_console"])
 def test_a_console_has_a_port_and_a_token_nobody_can_guess(driver, guest, kind):
     needs(driver, HasConsole)
+    needs_method(driver, kind)
     first, second = getattr(driver, kind)(guest), getattr(driver, kind)(guest)
     assert 0 < first.port < 65536
     assert first.host
@@ -198,14 +200,23 @@ def test_a_console_has_a_port_and_a_token_nobody_can_guess(driver, guest, kind):
 @pytest.mark.parametrize("kind", ["get_ajax_console", "get_vnc_console"])
 def test_a_guest_that_is_off_has_no_screen(driver, guest, kind):
     needs(driver, HasConsole)
+    needs_method(driver, kind)
     driver.power_off(guest)
     with pytest.raises(GuestStateError):
         getattr(driver, kind)(guest)
 
 
 def test_the_token_of_a_console_is_not_printed(driver, guest):
-    access = needs(driver, HasConsole).get_vnc_console(guest)
+    access = needs(driver, HasConsole).get_ajax_console(guest)
     assert access.token not in repr(access)
+
+
+def test_what_a_hypervisor_is_not_able_to_do_is_said_so(driver, guest):
+    for method in unable_methods(driver):
+        arguments = (guest.name, "0") if method.endswith("_stats") else (guest,)
+        with pytest.raises(UnsupportedError):
+            getattr(driver, method)(*arguments)
+    assert driver.get_info(guest.name).power is Power.RUNNING
 
 
 def test_a_console_pool_has_an_address(driver):
@@ -289,6 +300,7 @@ def test_every_disk_and_interface_has_counters(driver, guest):
     disks, interfaces = stats.list_disks(guest.name), stats.list_interfaces(guest.name)
     assert disks
     assert len(interfaces) == len(guest.vifs)
+    needs_method(driver, "block_stats")
     assert all(stats.block_stats(guest.name, disk).read_bytes >= 0 for disk in disks)
     assert all(stats.interface_stats(guest.name, interface).rx_bytes >= 0 for interface in interfaces)
 
@@ -298,3 +310,15 @@ def test_an_absent_guest_has_no_counters(driver, verb):
     needs(driver, ReportsStats)
     with pytest.raises(GuestNotFoundError):
         getattr(driver, verb)("instance-ffffffff")
+
+
+def test_a_guest_that_boots_from_a_volume_has_no_root_disk_to_copy(driver, world, make, tmp_path):
+    needs(driver, BootsFromVolumes)
+    root = world.make_volume(device="/dev/vda", is_root=True)
+    spec = make(image=None, volumes=(root,))
+    driver.spawn(spec)
+    assert driver.get_info(spec.name).power is Power.RUNNING
+    with pytest.raises(VolumeError, match=f"volume {root.volume_id}: "):
+        needs(driver, Snapshots).snapshot(spec, str(tmp_path / "snapshot"))
+    driver.destroy(spec)
+    assert world.leftovers(spec) == []

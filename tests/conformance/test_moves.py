@@ -264,7 +264,9 @@ def test_a_host_refuses_guests_of_another_cpu(driver):
         needs(driver, LiveMigratable).compare_cpu(foreign)
 
 
-def test_hosts_that_share_storage_see_the_test_file(driver, second):
+def test_hosts_that_share_storage_see_the_test_file(driver, world, second):
+    needs_helper(world, "share_storage")
+    world.share_storage()
     filename = needs(driver, SharesStorage).create_shared_storage_test_file()
     assert second.check_shared_storage_test_file(filename)
     driver.cleanup_shared_storage_test_file(filename)

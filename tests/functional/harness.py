@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -78,6 +78,7 @@ class Deployment:
             "report_interval": 0.5,
             "redrive_interval": 0.3,
             "periodic_interval": 3600,
+            "lifecycle_events": False,  # tests say when to look
             "graceful_stop_timeout": 5,
             "quota_instances": -1,
             "quota_cores": -1,
@@ -164,8 +165,9 @@ class Deployment:
 class Daemon:
     """A nova-compute process on the fake driver, with its guests in files."""
 
-    def __init__(self, directory: Path, host: str, **options: Any) -> None:
-        self.directory, self.host = directory, host
+    def __init__(self, directory: Path, host: str, *, inside: Sequence[str] = (), **options: Any) -> None:
+        """inside: the words before a command that run it where the daemon belongs."""
+        self.directory, self.host, self._inside = directory, host, inside
         self.options = {
             "state_path": directory,
             "host": host,
@@ -185,7 +187,7 @@ class Daemon:
         config = self.write_config()
         begun = self.log.stat().st_size if self.log.exists() else 0
         with self.log.open("ab") as log:
-            command = [sys.executable, "-m", "compute.service", "--config-file", str(config)]
+            command = [*self._inside, sys.executable, "-m", "compute.service", "--config-file", str(config)]
             self.process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log, env={**os.environ})
         eventually(lambda: self._ready(begun), timeout_s, f"{self.host} ready")
         return self

@@ -57,6 +57,17 @@ def detach(cloud: Deployment, instance_id: int) -> Any:
     return cloud.api.detach_volume(ADMIN, cloud.db.query(volumes.attachments_of, [instance_id])[0].volume_id)
 
 
+def boot_from_volume(cloud: Deployment, _: int = 0) -> Any:
+    mapping = [{"device_name": "/dev/vda", "volume_id": a_volume(cloud), "delete_on_termination": True}]
+    return cloud.api.create(ADMIN, block_device_mapping=mapping, host="h1")
+
+
+def booted_from_volume(cloud: Deployment) -> int:
+    accepted = boot_from_volume(cloud)[0]
+    cloud.done(accepted)
+    return int(accepted.instance_id)
+
+
 def verb(name: str, *args: Any, **kwargs: Any) -> Act:
     return lambda cloud, instance_id: getattr(cloud.api, name)(ADMIN, instance_id, *args, **kwargs)
 
@@ -72,7 +83,9 @@ class Op:
 
 OPS = {
     "boot": Op(lambda _: 0, lambda c, _: c.api.create(ADMIN, image="tiny", host="h1"), (("h1", "spawn"),)),
+    "boot from volume": Op(lambda _: 0, boot_from_volume, (("h1", "spawn"),)),
     "delete": Op(booted, verb("delete"), (("h1", "destroy"),)),
+    "delete with volume": Op(booted_from_volume, verb("delete"), (("h1", "destroy"),)),
     "reboot": Op(booted, verb("reboot"), (("h1", "reboot"),)),
     "soft reboot": Op(booted, verb("reboot", soft=True), (("h1", "reboot"),)),
     "stop": Op(booted, verb("stop"), (("h1", "power_off"),)),

@@ -33,6 +33,7 @@ PACKAGES = {
     "mariadbd": "mariadb-server",
     "mariadb-install-db": "mariadb-server",
     "libvirtd": "libvirt-daemon-system",
+    "libvirt_lxc": "libvirt-daemon-driver-lxc",
     "virtlogd": "libvirt-daemon-system",
     "virsh": "libvirt-clients",
     "qemu-system-x86_64": "qemu-system-x86",
@@ -42,6 +43,7 @@ PACKAGES = {
     "tgtd": "tgt",
     "tgtadm": "tgt",
     "dnsmasq": "dnsmasq-base",
+    "dhcp_release": "dnsmasq-utils",
     "ip": "iproute2",
     "iptables": "iptables",
     "ebtables": "ebtables",
@@ -54,7 +56,7 @@ PACKAGES = {
     "setpriv": "util-linux",
     "shellcheck": "shellcheck",
 }
-SEARCHED = ("/usr/lib/rabbitmq/bin", "/usr/lib/postgresql/*/bin", "/usr/sbin", "/sbin")
+SEARCHED = ("/usr/lib/libvirt", "/usr/lib/rabbitmq/bin", "/usr/lib/postgresql/*/bin", "/usr/sbin", "/sbin")
 
 # PID 1 of a namespace has to reap orphans and hand TERM on; any other signal goes to the server by kill().
 INIT = """

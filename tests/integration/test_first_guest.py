@@ -2,42 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.functional.harness import Daemon, eventually
 from tests.integration.conftest import GuestImage
-from tests.integration.servers import REPOSITORY, LibvirtHost
+from tests.integration.operators import Operator
+from tests.integration.servers import LibvirtHost
 
 BRIDGE = f"brfg{os.getpid() % 100000}"
-
-
-class Operator:
-    """Someone at a shell with nova-manage and a configuration file."""
-
-    def __init__(self, config: Path) -> None:
-        self._config = config
-
-    def __call__(self, *words: str) -> str:
-        """Run nova-manage, which must succeed, and return what it prints."""
-        done = self.run(*words)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-    def run(self, *words: str) -> subprocess.CompletedProcess[str]:
-        """Run nova-manage whatever it answers."""
-        command = [str(REPOSITORY / "bin/nova-manage"), "--config-file", str(self._config), *words]
-        return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
-
-    def ask(self, *words: str) -> Any:
-        """Run it with --json and return the document."""
-        return json.loads(self(*words, "--json"))
 
 
 @pytest.fixture

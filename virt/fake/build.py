@@ -115,9 +115,9 @@ def unrescue(host: FakeHypervisor, spec: InstanceSpec) -> None:
 
 def check_images(spec: InstanceSpec) -> None:
     """ImageError unless every image of a guest can be had and fits."""
-    if spec.image is None and not spec.volumes:
+    if spec.image is None and not spec.root_volumes:
         raise ImageError(f"guest {spec.name} has neither an image nor a volume to boot from")
-    for image in (spec.image, spec.kernel, spec.ramdisk):
+    for image in (spec.root_image, spec.kernel, spec.ramdisk):
         if image is not None:
             _check_image(image, spec.root_gb)
 
@@ -135,7 +135,8 @@ def _check_image(image: ImageSpec, root_gb: int) -> None:
 
 
 def _make_disks(host: FakeHypervisor, spec: InstanceSpec) -> dict[str, Disk]:
-    sizes_mb = {"root": spec.root_gb * 1024 or IMAGE_MB, "ephemeral": spec.ephemeral_gb * 1024, "swap": spec.swap_mb}
+    root_mb = 0 if spec.root_volumes else spec.root_gb * 1024 or IMAGE_MB
+    sizes_mb = {"root": root_mb, "ephemeral": spec.ephemeral_gb * 1024, "swap": spec.swap_mb}
     host.check_disk(sum(sizes_mb.values()))
     return {role: host.new_disk(size_mb) for role, size_mb in sizes_mb.items() if size_mb}
 

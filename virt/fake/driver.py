@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -13,8 +13,11 @@ from oslo_config.cfg import ConfigOpts
 
 from virt.driver import (
     AttachesNics,
-    AttachesVolumes,
+    AuditsFiles,
+    BootsFromVolumes,
+    CachesImages,
     ComputeDriver,
+    EmitsEvents,
     FiltersTraffic,
     HasConsole,
     InjectsGuest,
@@ -22,24 +25,28 @@ from virt.driver import (
     Pausable,
     Progress,
     ReportsStats,
+    ReportsUsage,
     Rescuable,
     Resizable,
     SharesStorage,
     Snapshots,
     Suspendable,
+    Told,
     no_progress,
 )
 from virt.errors import DriverConfigError, HypervisorUnreachableError
-from virt.fake import build, devices, filters, inside, migration, power
+from virt.fake import build, devices, filters, inside, migration, power, upkeep
 from virt.fake.conf import OPTS
 from virt.fake.faults import WORDS, Faults
 from virt.fake.hypervisor import FakeCloud, FakeHypervisor, HostSize
+from virt.firewall.base import Drift
 from virt.spec import (
     BlockStats,
     ConsoleAccess,
     ConsolePool,
     GuestFact,
     GuestInfo,
+    GuestUsage,
     HostResources,
     InstanceSpec,
     InterfaceStats,
@@ -68,12 +75,16 @@ class FakeDriver(
     LiveMigratable,
     SharesStorage,
     Snapshots,
-    AttachesVolumes,
+    BootsFromVolumes,
     AttachesNics,
     HasConsole,
     InjectsGuest,
     FiltersTraffic,
     ReportsStats,
+    ReportsUsage,
+    EmitsEvents,
+    CachesImages,
+    AuditsFiles,
 ):
     """Serves one host of a FakeCloud.
 
@@ -338,6 +349,14 @@ class FakeDriver(
         with self._call("refresh_provider_fw_rules") as call:
             call.host.set_provider_rules([dict(rule) for rule in rules])
 
+    def audit_filters(self, specs: Sequence[InstanceSpec], rules: Sequence[Mapping[str, str]]) -> Sequence[Drift]:
+        with self._call("audit_filters") as call:
+            return filters.audit(call.host, specs, rules)
+
+    def repair_filters(self, specs: Sequence[InstanceSpec], rules: Sequence[Mapping[str, str]]) -> Sequence[Drift]:
+        with self._call("repair_filters") as call:
+            return filters.repair(call.host, specs, rules)
+
     def get_diagnostics(self, spec: InstanceSpec) -> dict[str, int]:
         with self._call("get_diagnostics") as call:
             return inside.diagnostics(call.host, spec.name)
@@ -357,6 +376,32 @@ class FakeDriver(
     def interface_stats(self, name: str, interface_id: str) -> InterfaceStats:
         with self._call("interface_stats") as call:
             return inside.interface_stats(call.host, name, interface_id)
+
+    # ReportsUsage, EmitsEvents, CachesImages, AuditsFiles
+
+    def usage(self) -> Sequence[GuestUsage]:
+        with self._call("usage") as call:
+            return inside.usage(call.host)
+
+    def watch(self, told: Told) -> None:
+        """No call of its own: fake events are never lost, so nothing has to be asked again."""
+        self.hypervisor.told = told
+
+    def evict_images(self, unused_for_s: float) -> Sequence[str]:  # noqa: ARG002 - fake images take no room
+        with self._call("evict_images"):
+            return []
+
+    def stray_files(self, known: Collection[str]) -> Sequence[str]:
+        with self._call("stray_files") as call:
+            return upkeep.stray(call.host, known)
+
+    def missing_files(self, specs: Sequence[InstanceSpec]) -> Sequence[tuple[str, str]]:
+        with self._call("missing_files") as call:
+            return upkeep.missing(call.host, specs)
+
+    def remove_stray_files(self, name: str) -> None:
+        with self._call("remove_stray_files") as call:
+            upkeep.remove_stray(call.host, name)
 
 
 class _Call:

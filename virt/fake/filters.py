@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from ipaddress import ip_address, ip_network
 from typing import Any
 
 from virt.fake.hypervisor import FakeHypervisor
+from virt.firewall.base import Drift
 from virt.spec import InstanceSpec
 
 
@@ -50,6 +51,38 @@ def refresh_rules(host: FakeHypervisor, specs: Sequence[InstanceSpec]) -> None:
                 held.filters = rules
                 host.save(held)
         _note_members(host, specs)
+
+
+def audit(host: FakeHypervisor, specs: Sequence[InstanceSpec], rules: Sequence[Mapping[str, str]]) -> list[Drift]:
+    """Where filters differ from what these guests need."""
+    found = []
+    for spec in specs:
+        held = host.held(spec.name)
+        if held is not None and held.domain is not None and held.filters != render(spec):
+            problem = "is missing" if held.filters is None else "is not what the rules say"
+            found.append(Drift(what="filter", problem=problem, guest=spec.name, opened=True))
+    wanted = {
+        key: tuple(known) for spec in specs for group in spec.security_groups for key, known in group.members.items()
+    }
+    wrong = [key for key, known in wanted.items() if set(host.group_members.get(key, ())) != set(known)]
+    found += [Drift(what=f"members of group {key}", problem="are not who they are to be", opened=True) for key in wrong]
+    if host.provider_rules != [dict(rule) for rule in rules]:
+        found.append(Drift(what="provider's rules", problem="are not what they are to be", opened=True))
+    return found
+
+
+def repair(host: FakeHypervisor, specs: Sequence[InstanceSpec], rules: Sequence[Mapping[str, str]]) -> list[Drift]:
+    """Make filters what these guests need; says what was amiss."""
+    found = audit(host, specs, rules)
+    if not found:
+        return []
+    for spec in specs:
+        held = host.held(spec.name)
+        if held is not None and held.domain is not None:
+            ensure(host, spec)
+    _note_members(host, specs)
+    host.set_provider_rules([dict(rule) for rule in rules])
+    return found
 
 
 def admits(host: FakeHypervisor, name: str, protocol: str, port: int, source: str) -> bool:

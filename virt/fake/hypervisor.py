@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from virt.driver import Told
 from virt.errors import DiskFullError, GuestExistsError, GuestNotFoundError, HypervisorError
 from virt.fake.commons import Commons, DirectoryCommons, MemoryCommons
 from virt.fake.journal import Journal
@@ -38,6 +39,7 @@ class FakeHypervisor:
         self.pool_password = self.token()
         self.group_members: dict[int, tuple[str, ...]] = {}
         self.provider_rules: list[dict[str, str]] = []
+        self.told: Told | None = None
         self._journal = journal
         self._held: dict[str, Footprint] = {}
         self._building: set[str] = set()
@@ -196,6 +198,8 @@ class FakeHypervisor:
         """A guest's power state changes by itself: it crashes, its owner shuts it down."""
         with self.changing(name) as (_, domain):
             domain.turn(power)
+        if self.told is not None:
+            self.told(domain.uuid)
 
     def make_deaf(self, name: str, *, obeys: bool = False) -> None:
         """A guest stops reacting to ACPI: it neither shuts down nor lets go of a disk when asked."""

@@ -15,7 +15,8 @@ from virt.fake.build import Step
 from virt.fake.hypervisor import FakeHypervisor
 from virt.fake.records import Domain, Footprint
 from virt.power_state import Power
-from virt.spec import BlockStats, ConsoleAccess, InstanceSpec, InterfaceStats, SnapshotResult
+from virt.spec import BlockStats, ConsoleAccess, GuestUsage, InstanceSpec, InterfaceStats, SnapshotResult
+from virt.volumes import refuse_volume_root
 
 CONSOLE_PORT = 6969
 _ADDRESS = "127.0.0.1"
@@ -72,6 +73,7 @@ def console_access(host: FakeHypervisor, name: str) -> ConsoleAccess:
 def snapshot(host: FakeHypervisor, spec: InstanceSpec, path: str, step: Step) -> SnapshotResult:
     """Write what stands for the root disk's contents to `path`; on an error nothing is left."""
     host.domain(spec.name)
+    refuse_volume_root(spec)
     step("freeze")
     with ExitStack() as cleanup:
         with host.changing(spec.name) as (held, _):
@@ -135,6 +137,28 @@ def interface_stats(host: FakeHypervisor, name: str, interface_id: str) -> Inter
         tx_packets=busy // 2,
         tx_errors=0,
         tx_drops=0,
+    )
+
+
+def usage(host: FakeHypervisor) -> list[GuestUsage]:
+    """The counters of every guest of ours that is on."""
+    with host.lock:
+        facts = [fact for fact in host.facts() if fact.ours and fact.uuid and fact.power.is_on]
+        return [_usage(host, fact.name, str(fact.uuid)) for fact in facts]
+
+
+def _usage(host: FakeHypervisor, name: str, uuid: str) -> GuestUsage:
+    domain = host.domain(name)
+    return GuestUsage(
+        name=name,
+        uuid=uuid,
+        power=domain.power,
+        vcpus=domain.vcpus,
+        cpu_time_ns=domain.cpu_time_ns(),
+        mem_kb=domain.memory_mb * 1024,
+        max_mem_kb=domain.memory_mb * 1024,
+        disks={disk: block_stats(host, name, disk) for disk in disks(host, name)},
+        interfaces={tap: interface_stats(host, name, tap) for tap in taps(host, name)},
     )
 
 

@@ -2,24 +2,52 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Self
+
+from oslo_config.cfg import ConfigOpts
+
+from virt.firewall.base import Drift, FilterStore, FirewallDriver
 from virt.spec import InstanceSpec
 
 
-class NoopFirewall:
-    """Lets everything pass. Its methods are what a driver calls around a guest's life, in this order."""
+class NoopFirewall(FirewallDriver):
+    """Lets everything pass."""
+
+    @classmethod
+    def from_conf(cls, conf: ConfigOpts, filters: FilterStore | None = None) -> Self:  # noqa: ARG003 - it needs neither
+        """There is nothing to read."""
+        return cls()
 
     def setup_basic_filtering(self, spec: InstanceSpec) -> None:
-        """Have what keeps a guest from lying about its addresses in place."""
+        """Nothing keeps a guest from lying about its addresses."""
 
     def prepare_instance_filter(self, spec: InstanceSpec) -> None:
-        """Have every filter of the guest in place; it is not started before this returns."""
+        """The guest has no filters."""
 
     def apply_instance_filter(self, spec: InstanceSpec) -> None:
-        """What can only be done once the guest runs; normally nothing."""
+        """There is nothing to open."""
 
     def unfilter_instance(self, spec: InstanceSpec) -> None:
-        """Remove the filters of a guest that is gone; succeed if they are."""
+        """There is nothing to remove."""
+
+    def refresh_security_group_rules(self, specs: Sequence[InstanceSpec]) -> None:
+        """Rules change nothing."""
+
+    def refresh_security_group_members(self, group_id: int, members: Sequence[str]) -> None:
+        """Members change nothing."""
+
+    def refresh_provider_fw_rules(self, rules: Sequence[Mapping[str, str]]) -> None:
+        """The provider's rules change nothing."""
 
     def instance_filter_exists(self, spec: InstanceSpec) -> bool:  # noqa: ARG002 - the interface asks about one guest
-        """True when every filter of the guest is in place."""
+        """True: no filter is missing."""
         return True
+
+    def audit(self, *_: object) -> list[Drift]:
+        """Nothing is wanted, so nothing is amiss."""
+        return []
+
+    def repair(self, *_: object) -> list[Drift]:
+        """Nothing is wanted, so nothing is amiss."""
+        return []

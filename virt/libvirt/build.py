@@ -23,7 +23,7 @@ class Builder:
     """Guests' directories below `instances_path`."""
 
     def __init__(self, instances_path: Path, images: ImageCache, disks: Disks, *, cow: bool = True) -> None:
-        self.instances_path, self._images, self._disks, self._cow = instances_path, images, disks, cow
+        self.instances_path, self.images, self._disks, self._cow = instances_path, images, disks, cow
 
     def prepare(self) -> None:
         """Have the directory of directories. Raises DiskError."""
@@ -31,6 +31,15 @@ class Builder:
             self.instances_path.mkdir(mode=0o711, parents=True, exist_ok=True)
         except OSError as exc:
             raise DiskError(f"{self.instances_path}: {exc.strerror}") from exc
+
+    @property
+    def disks(self) -> Disks:
+        """What makes and changes disk files."""
+        return self._disks
+
+    def make_directory(self, layout: Layout) -> None:
+        """A guest's directory, with the mark of one that is being made. Raises DiskError."""
+        _make_directory(layout)
 
     def layout(self, name: str) -> Layout:
         """Where the files of the guest called `name` are."""
@@ -44,8 +53,8 @@ class Builder:
         progress("downloading image")
         size = self._fetch(spec, layout, progress)
         progress("making disks")
-        if spec.image is not None:
-            self._make_root(spec.image, layout, max(size, spec.root_gb * _GIB))
+        if spec.root_image is not None:
+            self._make_root(spec.root_image, layout, max(size, spec.root_gb * _GIB))
         if spec.ephemeral_gb:
             self._disks.create_empty(layout.ephemeral, spec.ephemeral_gb * _GIB)
         if spec.swap_mb:
@@ -107,11 +116,11 @@ class Builder:
         """Kernel, ramdisk and root image, as links in the guest's directory; the root image's virtual size."""
         for image, link in ((spec.kernel, layout.kernel), (spec.ramdisk, layout.ramdisk)):
             if image is not None:
-                self._images.provide(image, link, progress)
-        if spec.image is None:
+                self.images.provide(image, link, progress)
+        if spec.root_image is None:
             return 0
-        size = self._images.provide(spec.image, layout.root_base, progress)
-        image_format.refuse_if_larger(size, spec.root_gb, spec.image.name)
+        size = self.images.provide(spec.root_image, layout.root_base, progress)
+        image_format.refuse_if_larger(size, spec.root_gb, spec.root_image.name, largest_gb=self.images.largest_gb)
         return size
 
     def _make_root(self, image: ImageSpec, layout: Layout, size: int) -> None:
@@ -124,13 +133,14 @@ class Builder:
 
 def check_images(spec: InstanceSpec) -> None:
     """Raise ImageError unless the guest's images are of the right kinds and its root disk is large enough."""
-    if spec.image is None and spec.kernel is None:
+    image = spec.root_image
+    if image is None and spec.kernel is None and not spec.root_volumes:
         raise ImageError(f"guest {spec.name} has nothing to boot from")
-    _check_kind(spec.image, image_format.DISK_FORMATS, "a disk")
+    _check_kind(image, image_format.DISK_FORMATS, "a disk")
     _check_kind(spec.kernel, {"aki"}, "a kernel")
     _check_kind(spec.ramdisk, {"ari"}, "a ramdisk")
-    if spec.image is not None and 0 < spec.root_gb < spec.image.min_disk_gb:
-        raise ImageError(f"image {spec.image.name} needs {spec.image.min_disk_gb} GiB, root_gb is {spec.root_gb}")
+    if image is not None and 0 < spec.root_gb < image.min_disk_gb:
+        raise ImageError(f"image {image.name} needs {image.min_disk_gb} GiB, root_gb is {spec.root_gb}")
 
 
 def _check_kind(image: ImageSpec | None, formats: frozenset[str] | set[str], what: str) -> None:

@@ -30,6 +30,15 @@ def serial_door(domains: Domains, doors: Doors, spec: InstanceSpec) -> ConsoleAc
     return _door(domains, doors, spec, lambda devices: terminal(devices.find("serial/source").get("path")))
 
 
+def terminal_door(domains: Domains, doors: Doors, spec: InstanceSpec, number: int) -> ConsoleAccess:
+    """A one-time way to one of a container's terminals, from 0. Raises GuestNotFoundError, GuestStateError."""
+
+    def connect(devices: Any) -> int:
+        return terminal(devices.findall("console")[number].find("source").get("path"))
+
+    return _door(domains, doors, spec, connect)
+
+
 def screen_door(domains: Domains, doors: Doors, spec: InstanceSpec) -> ConsoleAccess:
     """A one-time way to the guest's screen, in the RFB protocol. Raises GuestNotFoundError, GuestStateError."""
 

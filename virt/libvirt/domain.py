@@ -1,52 +1,48 @@
-"""From a spec to a domain: which devices a guest has, and how they are called."""
+"""From a spec to a domain: one function for each kind of guest, and the machine that QEMU makes."""
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 
-from virt import configdrive
+from virt.libvirt.domain_lxc import container_for
+from virt.libvirt.domain_uml import uml_for
+from virt.libvirt.domain_xen import xen_for
 from virt.libvirt.layout import Layout
+from virt.libvirt.parts import (
+    Platform,
+    clock_for,
+    cpu_for,
+    interface_for,
+    own_disks,
+    printable,
+    root_serial,
+    stamp_for,
+    vnc_for,
+)
 from virt.libvirt.volume_disks import volume_disks
-from virt.libvirt.xml.console import Serial, Video, Vnc
+from virt.libvirt.xml.console import Serial, Video
 from virt.libvirt.xml.devices import Channel, Controller, MemoryBalloon, Rng
 from virt.libvirt.xml.disk import Disk
-from virt.libvirt.xml.domain import Cpu, Domain
-from virt.libvirt.xml.interface import Interface
-from virt.libvirt.xml.metadata import Stamp
-from virt.spec import InstanceSpec, Vif
+from virt.libvirt.xml.domain import Domain, FirmwareFeature
+from virt.spec import InstanceSpec
+
+__all__ = ["Platform", "domain_for", "interface_for", "printable", "rescue_domain_for", "root_serial", "stamp_for"]
 
 MACHINES = frozenset({"pc", "q35"})
+FIRMWARES = frozenset({"bios", "uefi"})
 _AGENT = "org.qemu.guest_agent.0"
-_NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Platform:
-    """What is the same for every guest of this host.
-
-    type: kvm, qemu or test. disk_cache: QEMU's cache mode, None for its default. cpu_mode: None for the
-    hypervisor's default model. vnc_listen: None for no screen. force_config_drive: every guest has one.
-    """
-
-    type: str
-    arch: str
-    cluster: str
-    machine: str = "pc"
-    cpu_mode: str | None = None
-    disk_cache: str | None = None
-    vnc_listen: str | None = "127.0.0.1"
-    vnc_keymap: str | None = "en-us"
-    emulator: str | None = None
-    force_config_drive: bool = True
-
-    def has_config_drive(self, spec: InstanceSpec) -> bool:
-        """True when this guest gets a config drive."""
-        return self.force_config_drive or configdrive.has_content(spec)
+_PLAIN_UEFI = (FirmwareFeature(enabled="no", name="enrolled-keys"), FirmwareFeature(enabled="no", name="secure-boot"))
 
 
 def domain_for(spec: InstanceSpec, layout: Layout, platform: Platform) -> Domain:
     """The domain of a guest whose files are in `layout`."""
+    return _KINDS.get(platform.type, machine_for)(spec, layout, platform)
+
+
+def machine_for(spec: InstanceSpec, layout: Layout, platform: Platform) -> Domain:
+    """A machine that QEMU makes, with KVM or without."""
+    has_uefi = _has_uefi(spec, platform)
     return Domain(
         type=platform.type,
         name=spec.name,
@@ -56,23 +52,33 @@ def domain_for(spec: InstanceSpec, layout: Layout, platform: Platform) -> Domain
         vcpus=spec.vcpus,
         arch=platform.arch,
         machine=_machine(spec, platform),
+        firmware="efi" if has_uefi else None,
+        firmware_features=_PLAIN_UEFI if has_uefi else (),
+        nvram=str(layout.nvram) if has_uefi else None,
         kernel=str(layout.kernel) if spec.kernel else None,
         ramdisk=str(layout.ramdisk) if spec.kernel and spec.ramdisk else None,
         cmdline=_cmdline(spec) if spec.kernel else None,
         boot=None if spec.kernel else "hd",
-        cpu=Cpu(mode=platform.cpu_mode) if platform.cpu_mode else None,
-        clock="localtime" if spec.os_type == "windows" else "utc",
+        cpu=cpu_for(platform),
+        clock=clock_for(spec),
         emulator=platform.emulator,
         disks=(*_own_and_volumes(spec, layout, platform), *_config_drive(spec, layout, platform)),
         controllers=_controllers(spec, platform),
         interfaces=tuple(interface_for(vif) for vif in spec.vifs),
         serial=Serial(log_file=str(layout.console_log), log_append="on"),
         channels=(Channel(name=_AGENT),),
-        vnc=_vnc(platform),
+        vnc=vnc_for(platform),
         video=Video(model="vga" if platform.vnc_listen else "none"),
         balloon=MemoryBalloon(stats_period_s=10),
         rng=Rng(),
     )
+
+
+_KINDS: Mapping[str, Callable[[InstanceSpec, Layout, Platform], Domain]] = {
+    "xen": xen_for,
+    "uml": uml_for,
+    "lxc": container_for,
+}
 
 
 def rescue_domain_for(spec: InstanceSpec, rescue: InstanceSpec, layout: Layout, platform: Platform) -> Domain:
@@ -82,26 +88,15 @@ def rescue_domain_for(spec: InstanceSpec, rescue: InstanceSpec, layout: Layout, 
     )
     rescued = domain_for(bare, layout.rescue, platform)
     count = 1 if rescue.image else 0
-    boots = tuple(disk.replace(serial=root_serial(spec, "rescue")) for disk in rescued.disks[:count])
-    own = _disks(spec, layout, platform)[:1] if spec.image else ()
-    beside = tuple(disk.replace(target="vdb" if boots else "vda") for disk in own)
+    boots = tuple(_with_serial(disk, root_serial(spec, "rescue")) for disk in rescued.disks[:count])
+    whole = domain_for(replace(spec, ephemeral_gb=0, swap_mb=0, volumes=spec.root_volumes), layout, platform)
+    own = whole.disks[:1] if spec.image or spec.root_volumes else ()
+    beside = tuple(disk.replace(target=disk.target[:-1] + ("b" if boots else "a")) for disk in own)
     return rescued.replace(disks=(*boots, *beside, *rescued.disks[count:]))
 
 
-def stamp_for(spec: InstanceSpec, cluster: str) -> Stamp:
-    """What says that this guest is ours."""
-    name, project = printable(spec.display_name), printable(spec.project_id)
-    return Stamp(cluster=cluster, uuid=spec.uuid, name=name, project=project, epoch=spec.epoch)
-
-
-def printable(text: str) -> str:
-    """`text` without the characters that no XML document may have."""
-    return _NOT_XML.sub("\ufffd", text)
-
-
-def root_serial(spec: InstanceSpec, part: str) -> str:
-    """What a guest can match one of its own disks by: at most 20 characters, the same at every start."""
-    return f"{spec.uuid.replace('-', '')[:12]}-{part}"
+def _with_serial(disk: Disk, serial: str) -> Disk:
+    return disk.replace(serial=serial) if disk.serial else disk
 
 
 def _machine(spec: InstanceSpec, platform: Platform) -> str | None:
@@ -111,28 +106,17 @@ def _machine(spec: InstanceSpec, platform: Platform) -> str | None:
     return asked if asked in MACHINES else platform.machine
 
 
+def _has_uefi(spec: InstanceSpec, platform: Platform) -> bool:
+    asked = spec.image.properties.get("hw_firmware_type", "") if spec.image else ""
+    return (asked if asked in FIRMWARES else platform.firmware) == "uefi"
+
+
 def _cmdline(spec: InstanceSpec) -> str:
-    return "root=/dev/vda console=ttyS0" if spec.image else "console=ttyS0"
-
-
-def _disks(spec: InstanceSpec, layout: Layout, platform: Platform) -> tuple[Disk, ...]:
-    files = [
-        (layout.root, "qcow2", "root", spec.image is not None),
-        (layout.ephemeral, "raw", "local", spec.ephemeral_gb > 0),
-        (layout.swap, "raw", "swap", spec.swap_mb > 0),
-    ]
-    present = [(path, form, part) for path, form, part, wanted in files if wanted]
-    return tuple(
-        Disk(
-            format=form, cache=platform.disk_cache, discard="unmap", file=str(path), target=f"vd{letter}",
-            serial=root_serial(spec, part),
-        )
-        for letter, (path, form, part) in zip("abc", present, strict=False)
-    )  # fmt: skip
+    return "root=/dev/vda console=ttyS0" if spec.image or spec.root_volumes else "console=ttyS0"
 
 
 def _own_and_volumes(spec: InstanceSpec, layout: Layout, platform: Platform) -> tuple[Disk, ...]:
-    own = _disks(spec, layout, platform)
+    own = own_disks(spec, layout, platform)
     return (*own, *volume_disks(spec, own, platform.disk_cache))
 
 
@@ -157,14 +141,3 @@ def _controllers(spec: InstanceSpec, platform: Platform) -> tuple[Controller, ..
     if platform.has_config_drive(spec) and _cd_bus(spec, platform) == "scsi":
         return (usb, Controller(type="scsi", model="virtio-scsi"))
     return (usb,)
-
-
-def interface_for(vif: Vif) -> Interface:
-    """An interface of a guest."""
-    return Interface(mac=vif.mac, bridge=vif.bridge, dev=vif.dev)
-
-
-def _vnc(platform: Platform) -> Vnc | None:
-    if platform.vnc_listen is None:
-        return None
-    return Vnc(listen=platform.vnc_listen, listen_address=platform.vnc_listen, keymap=platform.vnc_keymap)

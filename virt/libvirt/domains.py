@@ -24,7 +24,9 @@ _PMSUSPENDED = 7
 
 
 @dataclass(frozen=True, slots=True)
-class _Row:
+class Row:
+    """One line of a listing. state: libvirt's code."""
+
     name: str
     uuid: str
     state: int
@@ -44,7 +46,7 @@ class Domains:
         return [
             GuestFact(
                 name=row.name,
-                power=_power(row.state, row.uuid in saved),
+                power=power_of(row.state, saved=row.uuid in saved),
                 uuid=row.uuid if ours[row.uuid] else None,
                 ours=ours[row.uuid],
             )
@@ -58,7 +60,7 @@ class Domains:
             domain = connection.lookupByName(name)
             state, max_mem_kb, mem_kb, num_cpu, cpu_time_ns = domain.info()
             return GuestInfo(
-                power=_power(state, _is_saved(domain)), max_mem_kb=max_mem_kb, mem_kb=mem_kb,
+                power=power_of(state, saved=_is_saved(domain)), max_mem_kb=max_mem_kb, mem_kb=mem_kb,
                 num_cpu=num_cpu, cpu_time_ns=cpu_time_ns,
             )  # fmt: skip
 
@@ -69,7 +71,7 @@ class Domains:
 
         def work(connection: lv.Connection) -> Power:
             domain = self._own(connection, spec)
-            return _power(domain.state()[0], _is_saved(domain))
+            return power_of(domain.state()[0], saved=_is_saved(domain))
 
         return self._host.call(f"{spec.name} (state)", work)
 
@@ -98,13 +100,13 @@ class Domains:
             return False
         return True
 
-    def boot(self, spec: InstanceSpec, xml: str, *, autostart: bool) -> None:
+    def boot(self, spec: InstanceSpec, xml: str) -> None:
         """Define a guest that is off and start it; it is undefined again when it does not start."""
 
         def work(connection: lv.Connection) -> None:
             domain = connection.defineXML(xml)
             try:
-                domain.setAutostart(int(autostart))
+                domain.setAutostart(0)  # libvirt would start it before its networks and filters are there
                 domain.create()
             except BaseException:
                 lv.undefine(domain)
@@ -145,7 +147,13 @@ class Domains:
 
     def ask_agent(self, spec: InstanceSpec, work: Callable[[lv.Domain], Result], timeout_s: float) -> Result:
         """What `work` returns for the guest, on a lane of its agent's own. Raises GuestNotFoundError."""
-        return self._host.call(f"{spec.name} (agent)", lambda c: work(self._own(c, spec)), timeout_s)
+        return self.ask_beside(spec, "agent", work, timeout_s)
+
+    def ask_beside(
+        self, spec: InstanceSpec, what: str, work: Callable[[lv.Domain], Result], timeout_s: float | None = None
+    ) -> Result:
+        """What `work` returns for the guest, on a lane beside its own, named `what`. Raises GuestNotFoundError."""
+        return self._host.call(f"{spec.name} ({what})", lambda c: work(self._own(c, spec)), timeout_s)
 
     def ask(self, spec: InstanceSpec, work: Callable[[lv.Domain], Result], timeout_s: float | None = None) -> Result:
         """What `work` returns for the guest, on its lane. Raises GuestNotFoundError."""
@@ -209,15 +217,27 @@ class Domains:
 
         return self._host.call("(resources)", work)
 
-    def _read_all(self, connection: lv.Connection) -> tuple[list[_Row], set[str], dict[str, bool]]:
+    def is_ours(self, domain: lv.Domain) -> bool:
+        """True when it carries our stamp; within a call. Asks once about each guest."""
+        uuid = domain.UUIDString()
+        if uuid not in self._ours:
+            self._ours[uuid] = self._is_ours(domain)
+        return self._ours[uuid]
+
+    def _read_all(self, connection: lv.Connection) -> tuple[list[Row], set[str], dict[str, bool]]:
         rows, ours = [], {}
-        for domain, facts in connection.getAllDomainStats(lv.STATS_STATE, lv.STATS_NOWAIT):
-            row = _Row(domain.name(), domain.UUIDString(), facts["state.state"])
+        for domain, state in self.states(connection):
+            row = Row(domain.name(), domain.UUIDString(), state)
             rows.append(row)
             known = self._ours.get(row.uuid)
             ours[row.uuid] = self._is_ours(domain) if known is None else known
         saved = {domain.UUIDString() for domain in connection.listAllDomains(lv.LIST_MANAGED_SAVE)}
         return rows, saved, ours
+
+    def states(self, connection: lv.Connection) -> list[tuple[lv.Domain, int]]:
+        """Every guest with libvirt's code for its state; within a call."""
+        stats = connection.getAllDomainStats(lv.STATS_STATE, lv.STATS_NOWAIT)
+        return [(domain, facts["state.state"]) for domain, facts in stats]
 
     def _own(self, connection: lv.Connection, spec: InstanceSpec) -> lv.Domain:
         domain = lv.lookup(connection.lookupByUUIDString, spec.uuid)
@@ -243,7 +263,8 @@ def _is_saved(domain: lv.Domain) -> bool:
     return bool(domain.hasManagedSaveImage(0))
 
 
-def _power(state: int, saved: bool) -> Power:
+def power_of(state: int, *, saved: bool) -> Power:
+    """The power state by libvirt's code; `saved`: there is memory to go on from."""
     if state == _PMSUSPENDED or (saved and state == Power.SHUTOFF):
         return Power.SUSPENDED
     return Power(state)

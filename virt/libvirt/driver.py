@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import ipaddress
 import logging
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import Self
+from typing import ClassVar, Self
 
 from oslo_config.cfg import ConfigOpts
 
@@ -15,41 +14,58 @@ from virt import conf as virt_conf
 from virt.disk import Disks
 from virt.driver import (
     AttachesNics,
-    AttachesVolumes,
+    AuditsFiles,
+    BootsFromVolumes,
+    CachesImages,
     ComputeDriver,
+    EmitsEvents,
+    FiltersTraffic,
     HasConsole,
     InjectsGuest,
+    LiveMigratable,
     Pausable,
     Progress,
     ReportsStats,
+    ReportsUsage,
     Rescuable,
+    Resizable,
+    SharesStorage,
     Snapshots,
     Suspendable,
     no_progress,
 )
 from virt.errors import DiskError, DriverConfigError, GuestExistsError, GuestStateError, VirtError
-from virt.firewall.noop import NoopFirewall
+from virt.firewall import conf as firewall_conf
+from virt.firewall.base import FirewallDriver
+from virt.firewall.latest import LatestFirewall
 from virt.images import ImageCache
 from virt.libvirt import conf as libvirt_conf
 from virt.libvirt import console, power
 from virt.libvirt import rescue as rescuing
 from virt.libvirt.agent import Agents
 from virt.libvirt.build import CACHE, Builder
-from virt.libvirt.calls import Calls, Threads
+from virt.libvirt.calls import Threads
 from virt.libvirt.devices import Devices
 from virt.libvirt.domain import Platform, domain_for, rescue_domain_for
 from virt.libvirt.domains import Domains
 from virt.libvirt.doors import Doors
-from virt.libvirt.guest_type import best_type
+from virt.libvirt.filtering import Filtering
+from virt.libvirt.guest_type import check_type, real_type
 from virt.libvirt.host import Host
 from virt.libvirt.layout import Layout
+from virt.libvirt.migration import Manner
+from virt.libvirt.moves import Moves
 from virt.libvirt.nics import Nics
+from virt.libvirt.nwfilters import NWFilters
+from virt.libvirt.peer import Peers
 from virt.libvirt.resources import HostFacts, host_facts, host_resources
 from virt.libvirt.secrets import Secrets
+from virt.libvirt.settings import absolute, host_of, manner_of, platform_of
 from virt.libvirt.snapshots import Snapshotter
 from virt.libvirt.stats import Stats
+from virt.libvirt.upkeep import Upkeep
 from virt.libvirt.volumes import Volumes
-from virt.network import Bridges
+from virt.network.networks import Networks
 from virt.power_state import Power
 from virt.spec import (
     BlockStats,
@@ -69,12 +85,16 @@ LOG = logging.getLogger(__name__)
 
 
 class LibvirtDriver(
-    ComputeDriver, Pausable, Suspendable, Rescuable, Snapshots, AttachesVolumes, AttachesNics, HasConsole, InjectsGuest,
-    ReportsStats,
+    Moves, Upkeep, Filtering, ComputeDriver, Pausable, Suspendable, Rescuable, Resizable, LiveMigratable,
+    SharesStorage, Snapshots, BootsFromVolumes, AttachesNics, HasConsole, InjectsGuest, FiltersTraffic, ReportsStats,
+    ReportsUsage, EmitsEvents, CachesImages, AuditsFiles,
 ):  # fmt: skip
     """Guests of one libvirt. Everything it uses is handed in; `platform.arch` may be left for libvirt to tell."""
 
     name = "libvirt"
+    builder_type: ClassVar[type[Builder]] = Builder
+    domains_type: ClassVar[type[Domains]] = Domains
+    stats_type: ClassVar[type[Stats]] = Stats
 
     def __init__(
         self,
@@ -82,16 +102,17 @@ class LibvirtDriver(
         platform: Platform,
         builder: Builder,
         *,
-        networks: Bridges,
-        firewall: NoopFirewall,
+        networks: Networks,
+        firewall: FirewallDriver,
         doors: Doors | None = None,
         agents: Agents | None = None,
-        autostart: bool = False,
         unplug_timeout_s: float = 60.0,
+        peers: Peers | None = None,
+        manner: Manner | None = None,
     ) -> None:
         self._host, self._platform, self._builder = host, platform, builder
-        self._networks, self._firewall, self._autostart = networks, firewall, autostart
-        self._domains, self._stats = Domains(host, platform.cluster), Stats(host)
+        self._networks, self._firewall = networks, firewall
+        self._domains, self._stats = self.domains_type(host, platform.cluster), self.stats_type(host)
         self._doors = doors or Doors(host.calls.threads)
         self._agents = agents or Agents(host, platform.cluster)
         devices = Devices(self._domains, unplug_timeout_s=unplug_timeout_s)
@@ -99,31 +120,35 @@ class LibvirtDriver(
         self._nics = Nics(devices, networks, firewall)
         self._snapshots = Snapshotter(self._domains, builder, self._agents)
         self._facts: HostFacts | None = None
+        self._look_after(host, self._domains, builder)
+        self._be_able_to_move(peers, manner)
 
     @classmethod
     def from_conf(cls, conf: ConfigOpts, threads: Threads | None = None) -> Self:
         """Read the options of virt/conf.py and virt/libvirt/conf.py; `threads` when those here are green."""
         conf.register_opts(virt_conf.OPTS)
         conf.register_opts(libvirt_conf.OPTS)
-        instances_path = _absolute(conf, "instances_path")
+        conf.register_opts(firewall_conf.OPTS)
+        instances_path = absolute(conf, "instances_path")
         images = ImageCache(
             instances_path / CACHE,
-            _absolute(conf, "images_path"),
+            absolute(conf, "images_path"),
             max_bytes=conf.max_image_gb * 1024**3,
             max_plain_bytes=conf.max_kernel_mb * 1024**2,
             timeout_s=conf.image_fetch_timeout,
         )
-        host = _host(conf, threads)
+        host = host_of(conf, threads)
         return cls(
             host,
-            _platform(conf),
-            Builder(instances_path, images, Disks(qemu_img=conf.qemu_img), cow=conf.use_cow_images),
-            networks=Bridges(conf.vlan_interface),
-            firewall=NoopFirewall(),
+            platform_of(conf),
+            cls.builder_type(instances_path, images, Disks(qemu_img=conf.qemu_img), cow=conf.use_cow_images),
+            networks=Networks.from_conf(conf),
+            firewall=LatestFirewall.from_conf(conf, NWFilters(host, change_timeout_s=conf.nwfilter_timeout)),
             agents=Agents(host, conf.cluster_id, timeout_s=conf.guest_agent_timeout),
             doors=Doors(host.calls.threads, conf.console_address, ttl_s=conf.vnc_token_ttl),
-            autostart=conf.start_guests_on_host_boot,
             unplug_timeout_s=conf.device_unplug_timeout,
+            peers=Peers(conf.live_migration_uri, host.calls.threads),
+            manner=manner_of(conf),
         )
 
     def init_host(self, host: str) -> None:
@@ -132,14 +157,21 @@ class LibvirtDriver(
         except DiskError as exc:
             raise DriverConfigError(f"instances_path: {exc}") from exc
         self._facts = host_facts(self._host)
-        kind = best_type() if self._platform.type == "auto" else self._platform.type
-        self._platform = replace(self._platform, type=kind, arch=self._facts.arch)
-        LOG.info("libvirt: %s serves guests of type %s for %s", self._host.uri, kind, host)
+        self._platform = replace(self._platform, type=real_type(self._platform.type), arch=self._facts.arch)
+        check_type(self._platform, self._facts.hypervisor_type)
+        self._settle_moves(host)
+        self._firewall.init_host()
+        self._networks.restore({guest.uuid for guest in self._domains.list_guests() if guest.uuid is not None})
+        LOG.info("libvirt: %s serves guests of type %s for %s", self._host.uri, self._platform.type, host)
 
     def close(self) -> None:
         self._doors.close()
         self._agents.close()
+        self._look_away()
         self._host.close()
+
+    def tend(self) -> None:
+        self._networks.tend()
 
     def spawn(self, spec: InstanceSpec, progress: Progress = no_progress) -> None:
         progress("looking for leftovers")
@@ -147,16 +179,15 @@ class LibvirtDriver(
         with ExitStack() as undo:
             undo.callback(self._take_back, spec)
             self._volumes.prepare(spec)
-            for vif in spec.vifs:
-                progress("preparing networks")
-                self._networks.ensure(vif.network)
+            progress("preparing networks")
+            self._networks.plug(spec)
             layout = self._builder.make(spec, progress)
             self._tell(spec)
             progress("filtering")
             self._firewall.setup_basic_filtering(spec)
             self._firewall.prepare_instance_filter(spec)
             progress("starting")
-            self._domains.boot(spec, self._xml(spec, layout), autostart=self._autostart)
+            self._domains.boot(spec, self._xml(spec, layout))
             self._firewall.apply_instance_filter(spec)
             progress("started")
             self._builder.finish(spec.name)
@@ -166,14 +197,17 @@ class LibvirtDriver(
     def destroy(self, spec: InstanceSpec) -> None:
         self._domains.remove(spec)
         self._firewall.unfilter_instance(spec)
+        self._networks.unplug(spec)
         self._volumes.forget(spec)
         self._builder.remove(spec.name)
 
     def reboot(self, spec: InstanceSpec, *, hard: bool = True, timeout_s: float = 60.0) -> None:
         power.reboot(self._domains, spec, self._prepared(spec), hard=hard, timeout_s=timeout_s)
+        self._firewall.apply_instance_filter(spec)
 
     def power_on(self, spec: InstanceSpec) -> None:
         power.power_on(self._domains, spec, self._prepared(spec, keep_memory=True))
+        self._firewall.apply_instance_filter(spec)
 
     def power_off(self, spec: InstanceSpec, timeout_s: float = 0.0) -> None:
         power.power_off(self._domains, spec, timeout_s)
@@ -199,16 +233,21 @@ class LibvirtDriver(
         power.suspend(self._domains, spec)
 
     def resume(self, spec: InstanceSpec) -> None:
+        self._networks.plug(spec)
+        self._firewall.prepare_instance_filter(spec)
         power.resume(self._domains, spec)
+        self._firewall.apply_instance_filter(spec)
 
     def rescue(self, spec: InstanceSpec, rescue: InstanceSpec, progress: Progress = no_progress) -> None:
-        self._prepared(replace(spec, volumes=()))  # a rescue needs none: they may be what is broken
+        self._prepared(replace(spec, volumes=spec.root_volumes))  # no other: they may be what is broken
         layout = self._builder.layout(spec.name)
-        boot = rescue_domain_for(spec, rescue, layout, self._platform).xml()
+        boot = rescue_domain_for(self._firewall.behind_filters(spec), rescue, layout, self._platform).xml()
         rescuing.rescue(self._domains, self._builder, spec, rescue, boot, self._xml(spec, layout), progress)
+        self._firewall.apply_instance_filter(spec)
 
     def unrescue(self, spec: InstanceSpec) -> None:
         rescuing.unrescue(self._domains, self._builder, spec, self._prepared(spec))
+        self._firewall.apply_instance_filter(spec)
 
     def snapshot(self, spec: InstanceSpec, path: str, progress: Progress = no_progress) -> SnapshotResult:
         return self._snapshots.snapshot(spec, Path(path), progress)
@@ -298,8 +337,7 @@ class LibvirtDriver(
         if self._domains.power(spec) is not Power.SUSPENDED or not keep_memory:
             self._tell(spec)
         self._volumes.prepare(spec)
-        for vif in spec.vifs:
-            self._networks.ensure(vif.network)
+        self._networks.plug(spec)
         self._firewall.prepare_instance_filter(spec)
         return self._xml(spec, self._builder.layout(spec.name))
 
@@ -316,43 +354,4 @@ class LibvirtDriver(
             raise GuestStateError(f"guest {spec.name}: is {now.name}, so no agent answers in it")
 
     def _xml(self, spec: InstanceSpec, layout: Layout) -> str:
-        return domain_for(spec, layout, self._platform).xml()
-
-
-def _host(conf: ConfigOpts, threads: Threads | None) -> Host:
-    return Host(
-        conf.libvirt_uri or "qemu:///system",
-        calls=Calls(workers=conf.libvirt_max_calls, max_stuck=conf.libvirt_max_stuck_calls, threads=threads),
-        call_timeout_s=conf.libvirt_call_timeout,
-        open_timeout_s=conf.libvirt_connect_timeout,
-    )
-
-
-def _platform(conf: ConfigOpts) -> Platform:
-    is_test = conf.libvirt_uri.startswith("test:")
-    return Platform(
-        type="test" if is_test else conf.libvirt_type,
-        arch="",
-        cluster=conf.cluster_id,
-        machine=conf.libvirt_machine,
-        cpu_mode=conf.libvirt_cpu_mode or None,
-        vnc_listen=_loopback(conf.vncserver_host) if conf.vnc_enabled else None,
-        vnc_keymap=conf.vnc_keymap,
-        force_config_drive=conf.force_config_drive,
-    )
-
-
-def _absolute(conf: ConfigOpts, option: str) -> Path:
-    path = Path(conf[option])
-    if not path.is_absolute():
-        raise DriverConfigError(f"{option} = {path}: must be an absolute path")
-    return path
-
-
-def _loopback(address: str) -> str:
-    try:
-        if ipaddress.ip_address(address).is_loopback:
-            return address
-    except ValueError as exc:
-        raise DriverConfigError(f"vncserver_host = {address}: not an IP address") from exc
-    raise DriverConfigError(f"vncserver_host = {address}: guests' screens have no password, so only loopback will do")
+        return domain_for(self._firewall.behind_filters(spec), layout, self._platform).xml()

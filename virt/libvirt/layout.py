@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from virt.errors import DiskError
 
@@ -17,6 +18,8 @@ class Layout:
 
     directory: Path
     suffix: str = ""
+    KEPT: ClassVar[str] = "_resize"  # after the name of a directory that a resize keeps
+    MIGRATING: ClassVar[str] = "migrating"
 
     @classmethod
     def of(cls, instances_path: Path, name: str) -> Layout:
@@ -56,6 +59,21 @@ class Layout:
         return self.directory / "disk.config"
 
     @property
+    def rootfs(self) -> Path:
+        """The root directory of a container."""
+        return self.directory / "rootfs"
+
+    @property
+    def config(self) -> Path:
+        """What a container is told: a directory with the files of a config drive."""
+        return self.directory / "config"
+
+    @property
+    def nvram(self) -> Path:
+        """What a UEFI firmware remembers of this guest."""
+        return self.directory / "nvram.fd"
+
+    @property
     def kernel(self) -> Path:
         """The kernel that the hypervisor loads: a hard link on the cache."""
         return self.directory / f"kernel{self.suffix}"
@@ -79,6 +97,21 @@ class Layout:
     def snapshot(self) -> Path:
         """A snapshot that is being made."""
         return self.directory / "disk.snapshot"
+
+    @property
+    def incoming(self) -> Path:
+        """There on a host that prepared itself for a guest, until the guest came."""
+        return self.directory / "incoming"
+
+    @property
+    def outgoing(self) -> Path:
+        """There on a host that a guest migrates away from with its disks."""
+        return self.directory / "outgoing"
+
+    @property
+    def migrating(self) -> Path:
+        """There while this host's daemon has a guest migrate away."""
+        return self.directory / self.MIGRATING
 
     @property
     def unfinished(self) -> Path:

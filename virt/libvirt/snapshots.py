@@ -31,6 +31,7 @@ from virt.libvirt.domains import Domains
 from virt.libvirt.power import RUNS
 from virt.libvirt.xml.backup import Backup, BackupDisk
 from virt.spec import InstanceSpec, SnapshotResult
+from virt.volumes import refuse_volume_root
 
 LOG = logging.getLogger(__name__)
 
@@ -54,6 +55,7 @@ class Snapshotter:
         Raises GuestNotFoundError, DiskError, GuestStateError when an agent in the guest hangs.
         """
         power = self._domains.power(spec)
+        refuse_volume_root(spec)
         staged = self._builder.layout(spec.name).snapshot
         with ExitStack() as undo:
             self._end_job(spec)

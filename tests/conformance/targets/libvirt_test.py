@@ -4,24 +4,30 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from tests.builders import a_guest, a_vif, a_volume, an_image
 from tests.conformance.harness import Target, TargetUnavailableError, World
+from virt.network.bridges import Bridges, Claim
+from virt.network.networks import Networks
 from virt.spec import InstanceSpec, Network, Vif, VolumeAttachment
 
 FOREIGN = """<domain type='test'><name>somebody-elses</name><memory>8192</memory><os><type>hvm</type></os></domain>"""
 NOWHERE = "qemu+unix:///system?socket=/nonexistent"
 
 
-class NoNetworks:
+class NoBridges(Bridges):
     """Bridges that are there already."""
 
-    def ensure(self, network: Network) -> None:
+    def ensure(self, network: Network, claim: Claim = lambda _thing: None) -> None:
         """Nothing to do."""
+
+    def remove(self, network: Network, made: Collection[str]) -> bool:
+        """Nothing to do."""
+        return True
 
 
 class TestDriverWorld(World):
@@ -51,7 +57,7 @@ class TestDriverWorld(World):
             self.host,
             Platform(type="test", arch="", cluster="conformance"),
             Builder(self.instances, cache, Disks()),
-            networks=NoNetworks(),  # type: ignore[arg-type]
+            networks=Networks(NoBridges(), folder / "networks"),
             firewall=NoopFirewall(),
         )
         self.driver.init_host(self.this_host)
@@ -92,6 +98,10 @@ class TestDriverWorld(World):
         self._reachable = True
         self.host.forgive()
 
+    def leave_files(self, spec: InstanceSpec) -> None:
+        (self.instances / spec.name).mkdir(parents=True)
+        (self.instances / spec.name / "disk").write_bytes(b"left")
+
     def contents(self, name: str) -> str:
         facts = (self.instances / name / "disk").stat()
         return f"{facts.st_ino} {facts.st_size}"
@@ -121,7 +131,7 @@ def build() -> Iterator[TestDriverWorld]:
         world.close()
 
 
-MISSING = frozenset({"Resizable", "LiveMigratable", "SharesStorage", "FiltersTraffic"})
+MISSING: frozenset[str] = frozenset({"FiltersTraffic"})
 UNABLE = frozenset({"Snapshots", "AttachesVolumes", "AttachesNics"})  # it has no backup jobs and no hot plug
 
 TARGETS = [
@@ -130,6 +140,6 @@ TARGETS = [
         build=build,
         missing=MISSING,
         unable=UNABLE,
-        missing_helpers=frozenset({"second", "make_deaf", "wait_for_agent"}),
+        missing_helpers=frozenset({"second", "share_storage", "make_deaf", "wait_for_agent", "lose_events"}),
     ),
 ]

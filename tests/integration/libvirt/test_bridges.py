@@ -11,7 +11,7 @@ import pytest
 from tests.builders import a_network
 from tests.integration.processes import require_root, wait_until
 from virt.errors import NetworkError
-from virt.network import Bridges
+from virt.network.bridges import Bridges
 
 
 @pytest.fixture

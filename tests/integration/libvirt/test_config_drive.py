@@ -29,7 +29,8 @@ from virt.libvirt.build import Builder
 from virt.libvirt.domain import Platform
 from virt.libvirt.driver import LibvirtDriver
 from virt.libvirt.host import Host
-from virt.network import Bridges
+from virt.network.bridges import Bridges
+from virt.network.networks import Networks
 from virt.power_state import Power
 
 pytestmark = pytest.mark.real
@@ -50,7 +51,7 @@ class Subject:
             connection,
             Platform(type="qemu", arch="", cluster="drive"),
             Builder(self.instances, images, Disks()),
-            networks=Bridges(netns=f"/proc/{host.pid}/ns/net"),
+            networks=Networks(Bridges(netns=f"/proc/{host.pid}/ns/net"), host.folder / "networks"),
             firewall=NoopFirewall(),
             agents=Agents(connection, "drive", timeout_s=AGENT_S),
         )

@@ -102,8 +102,39 @@ def test_a_volume_is_recorded_and_forgotten(manage):
     made = manage("volume", "create", "10", "--path", "/srv/v.raw", "--name", "data", "--json").document
     assert (made["location"], made["status"], made["size_gb"]) == ("file:/srv/v.raw", "available", 10)
     assert manage("volume", "show", "1", "--json").document == made
-    assert manage("volume", "delete", "1").code == 0
+    assert manage("volume", "delete", "1").out == "volume 1 is forgotten; what is at file:/srv/v.raw stays\n"
     assert manage("volume", "show", "1").code == 3
+
+
+def test_a_volume_is_made_and_goes_with_its_file(manage, tmp_path):
+    made = manage("volume", "create", "1", "--json").document
+    file = tmp_path / "volumes/volume-00000001"
+    assert (made["location"], made["managed"], file.stat().st_size) == (f"file:{file}", True, 1024**3)
+    assert manage("volume", "delete", "1", "--json").document["removed"]
+    assert not file.exists()
+
+
+def test_the_secret_of_a_volume_comes_from_a_file_and_is_shown_nowhere(manage, tmp_path):
+    (tmp_path / "secret").write_text("hush hush\n")
+    create = ("volume", "create", "1", "--connection", "iscsi://10.0.0.5/iqn.2010-10.org.openstack:x/1")
+    made = manage(*create, "--login", "anna", "--secret-file", str(tmp_path / "secret"), "--json")
+    assert (made.document["has_login"], "hush" in made.out) == (True, False)
+    assert "hush" not in manage("volume", "list", "--json").out
+    assert b"hush" not in (tmp_path / "nova.sqlite").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (["--path", "/x", "--connection", "nbd://h/e"], 2), (["--connection", "nbd://h"], 0),
+        (["--connection", "ftp://h/e"], 2), (["--login", "u", "--connection", "nbd://h/e"], 2),
+        (["--login", "u", "--secret-file", "/nowhere", "--connection", "nbd://h/e"], 2),
+        (["--login", "u", "--secret-file", "/dev/null", "--connection", "rbd:a/b"], 2), (["--host", "elsewhere"], 2),
+    ],
+)  # fmt: skip
+def test_a_volume_of_which_too_little_or_too_much_is_said_is_refused(manage, words, code):
+    assert manage("volume", "create", "1", *words).code == code
+    assert len(manage("volume", "list", "--json").document) == (code == 0)
 
 
 def test_an_attached_volume_is_not_forgotten(manage, db):

@@ -54,10 +54,10 @@ def test_options_that_do_not_exist_are_found(tmp_path: Path) -> None:
     assert conf.unknown_options(loaded) == ["rabbit_host"]
 
 
-@pytest.mark.parametrize("driver", ["iptables", "nwfilter", "my.Firewall"])
+@pytest.mark.parametrize("driver", ["ip-tables", "my.Firewall"])
 def test_a_filter_that_is_not_there_keeps_the_daemon_from_starting(tmp_path: Path, driver: str) -> None:
     loaded = conf.load([write(tmp_path / "f.conf", f"firewall_driver = {driver}\nstate_path = {tmp_path}\n")])
-    with pytest.raises(ConfigError, match=f"firewall_driver = {driver}"):
+    with pytest.raises(DriverConfigError, match=f"firewall_driver = {driver}"):
         Service(loaded).start()
     assert not (tmp_path / "nova.sqlite").exists()
 

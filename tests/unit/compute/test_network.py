@@ -4,6 +4,7 @@ from compute import network
 from compute.context import RequestContext, get_admin_context
 from compute.errors import ConflictError, DuplicateError, InvalidInputError, NetworkNotFoundError, NotAuthorizedError
 from tests.fakes.databases import a_database
+from virt.network.mode import NetworkMode
 
 ADMIN = get_admin_context()
 
@@ -92,3 +93,17 @@ def test_a_deleted_network_is_gone(create, db):
     network.delete(db, ADMIN, "n")
     with pytest.raises(NetworkNotFoundError):
         network.delete(db, ADMIN, "n")
+
+
+def test_the_vlan_manager_takes_no_network_without_a_vlan(create):
+    with pytest.raises(InvalidInputError, match="network 'n': has no VLAN, and network_manager is vlan"):
+        create(mode=NetworkMode(manager="vlan"))
+    assert create(mode=NetworkMode(manager="vlan"), vlan=100).vlan == 100
+
+
+def test_two_networks_with_dhcp_cannot_share_a_bridge(create):
+    create(mode=NetworkMode(manager="flatdhcp"))
+    other = {"label": "other", "cidr": "10.1.0.0/24"}
+    with pytest.raises(ConflictError, match="bridge br100 is network n's"):
+        create(**other, mode=NetworkMode(manager="flatdhcp"))
+    assert create(**other).bridge == "br100"

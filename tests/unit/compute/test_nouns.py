@@ -157,6 +157,15 @@ def test_a_volume_on_a_deleted_instance_is_found(db):
     assert findings(db) == [("error", "volumes", "volume 1")]
 
 
+def test_a_volume_that_nobody_attaches_any_more_is_found(db):
+    registered(db)
+    made = volume.register(db, ADMIN, volume.Wish(size_gb=1), location="file:/srv/v")
+    attachment_id = db.run(volumes.reserve_attachment, made.id, an_instance(db), "/dev/vdb")
+    assert ("error", "volumes", "volume 1") in findings(db)
+    db.run(volumes.set_attached, attachment_id)
+    assert ("error", "volumes", "volume 1") not in findings(db)
+
+
 def test_claims_that_drifted_are_a_warning(db):
     registered(db)
     db.run(compute_nodes.claim, "host1", vcpus=1, memory_mb=512, local_gb=0)

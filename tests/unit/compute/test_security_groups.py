@@ -72,7 +72,7 @@ def test_a_rule_says_what_may_come_in(words, checked):
         (("tcp", 443, 80), {}),
         (("tcp", -1, 80), {}),
         (("tcp", 0, 65536), {}),
-        (("icmp", 256), {}),
+        (("icmp", 255), {}),
         (("icmp", -2), {}),
         (("icmp", -1, 3), {}),
         (("any", 80), {}),

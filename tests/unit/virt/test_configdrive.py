@@ -6,6 +6,7 @@ import base64
 import io
 import json
 import time
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
 
 import pycdlib
@@ -30,6 +31,12 @@ SECOND = a_vif(
 )
 THIRD = a_vif(mac="02:16:3e:00:00:2c", network=a_network(id=9), addresses=())
 NO_ADDRESS = a_vif(mac="02:16:3e:00:00:2a", addresses=(), network=a_network(gateway=None, dns=()))
+
+
+SERVED = tuple(
+    replace(vif, network=replace(vif.network, dhcp_server=vif.network.gateway, routing="nat", advertised=True, **more))
+    for vif, more in ((FIRST, {}), (SECOND, {"injected": True}))
+)
 
 
 def spec(**changes):
@@ -71,6 +78,7 @@ def read_back(data, kind):
         ("meta_data-plain", configdrive.meta_data(spec())),
         ("ec2_meta_data", configdrive.ec2_meta_data(full())),
         ("network_data", configdrive.network_data((FIRST, SECOND, THIRD))),
+        ("network_data-dhcp", configdrive.network_data(SERVED)),
         ("network_data-no-address", configdrive.network_data((NO_ADDRESS,))),
         ("network_data-no-interface", configdrive.network_data(())),
     ],

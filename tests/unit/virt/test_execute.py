@@ -14,6 +14,12 @@ def test_a_program_returns_what_it_printed():
     assert run(["echo", "a b; c"]) == "a b; c\n"
 
 
+def test_a_program_reads_what_it_is_given():
+    text = "all of it\n" * 100_000
+    assert run(["cat"], stdin=text) == text
+    assert run(["sh", "-c", "sleep 0.7; cat"], stdin=text, guard=lambda: None) == text
+
+
 def test_a_failure_has_command_code_and_last_words():
     with pytest.raises(ProcessError, match="sh exited with 3: sorry") as caught:
         run(["sh", "-c", "echo sorry >&2; exit 3"])

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import struct
 import subprocess
 
 import pytest
 
 from virt.errors import ImageError
-from virt.image_format import inspect, refuse_if_larger
+from virt.image_format import inspect, refuse_cut_short, refuse_if_larger
 
 MIB = 1024**2
 
@@ -50,6 +51,52 @@ def encrypted(path):
     return patch(a_qcow2(path), 32, struct.pack(">I", 1))
 
 
+def marked_corrupt(path):
+    return patch(a_qcow2(path), 72, struct.pack(">Q", 1 << 1))
+
+
+def with_snapshot(path):
+    a_qcow2(path)
+    qemu_img("snapshot", "-c", "before", path)
+    return path
+
+
+def with_huge_table(path):
+    return patch(a_qcow2(path), 36, struct.pack(">I", 1 << 31))
+
+
+def with_small_table(path):
+    return patch(a_qcow2(path, "4G"), 36, struct.pack(">I", 1))
+
+
+def with_vast_reference_table(path):
+    return patch(a_qcow2(path), 56, struct.pack(">I", 1 << 31))
+
+
+def with_odd_clusters(path):
+    return patch(a_qcow2(path), 20, struct.pack(">I", 2**32 - 1))
+
+
+def without_tables(path):
+    a_qcow2(path).write_bytes(path.read_bytes()[:1024])
+    return path
+
+
+def luks(path):
+    path.write_bytes(b"LUKS\xba\xbe\0\1".ljust(MIB, b"\0"))
+    return path
+
+
+def vdi(path):
+    qemu_img("create", "-f", "vdi", path, "8M")
+    return path
+
+
+def vhdx(path):
+    qemu_img("create", "-f", "vhdx", path, "8M")
+    return path
+
+
 def cut_short(path):
     path.write_bytes(b"QFI\xfb\0\0\0\3")
     return path
@@ -83,6 +130,16 @@ CORPUS = [
     (of_version_1, "qcow2", "Unsupported qcow2 version"),
     (encrypted, "qcow2", "encrypted"),
     (cut_short, "qcow2", "declared qcow2"),
+    (marked_corrupt, "qcow2", "marked corrupt"),
+    (with_snapshot, "qcow2", "internal snapshots"),
+    (with_huge_table, "qcow2", "a table of 2147483648 entries"),
+    (with_small_table, "qcow2", "a table of 1 entries, where 8 are needed"),
+    (with_vast_reference_table, "qcow2", "a reference table of 2147483648 clusters"),
+    (with_odd_clusters, "qcow2", "clusters of"),
+    (without_tables, "qcow2", "cut short"),
+    (luks, "raw", "content is luks"),
+    (vdi, "raw", "content is vdi"),
+    (vhdx, "raw", "content is vhdx"),
     (vmdk, "vmdk", "vmdk is not one of"),
     (vmdk, "qcow2", "content is vmdk"),
     (vmdk, "raw", "content is vmdk"),
@@ -127,8 +184,36 @@ def test_a_tiny_file_with_a_vast_virtual_size_is_refused(tmp_path):
     image = a_qcow2(tmp_path / "image", "10T")
     assert image.stat().st_size < MIB
     with pytest.raises(ImageError, match="image evil: its virtual size, 10240 GiB, exceeds root_gb=20"):
-        refuse_if_larger(inspect(image, "qcow2", "evil"), 20, "evil")
+        refuse_if_larger(inspect(image, "qcow2", "evil"), 20, "evil", largest_gb=100)
 
 
-def test_a_flavor_without_a_root_size_takes_any():
-    refuse_if_larger(10 * 1024**4, 0, "vast")
+def test_a_flavor_without_a_root_size_takes_any_that_may_be_fetched():
+    refuse_if_larger(100 * 1024**3, 0, "large", largest_gb=100)
+    with pytest.raises(ImageError, match="image evil: its virtual size, 10240 GiB, exceeds max_image_gb=100"):
+        refuse_if_larger(10 * 1024**4, 0, "evil", largest_gb=100)
+
+
+def with_content(path, *options):
+    """A qcow2 of 4 MiB that have something in them."""
+    (path.parent / "content").write_text(os.urandom(2 * MIB).hex())
+    qemu_img("convert", "-f", "raw", "-O", "qcow2", *options, path.parent / "content", path)
+    return path
+
+
+@pytest.mark.parametrize("options", [[], ["-c"], ["-o", "cluster_size=4k"], ["-o", "compat=0.10"]])
+def test_a_qcow2_whose_end_is_missing_is_refused(tmp_path, options):
+    image = with_content(tmp_path / "image", *options)
+    refuse_cut_short(image, "qcow2", "good")
+    inspect(image, "qcow2", "good")
+    content = image.read_bytes()
+    image.write_bytes(content[: len(content) // 2])
+    with pytest.raises(ImageError, match="image torn: it is cut short"):
+        refuse_cut_short(image, "qcow2", "torn")
+
+
+def test_looking_at_every_table_can_be_ended(tmp_path):
+    def guard():
+        raise TimeoutError
+
+    with pytest.raises(TimeoutError):
+        refuse_cut_short(with_content(tmp_path / "image"), "qcow2", "good", guard)

@@ -6,6 +6,7 @@ import hashlib
 import http.server
 import multiprocessing
 import os
+import subprocess
 import threading
 import time
 import urllib.request
@@ -203,6 +204,36 @@ def test_a_fetch_that_was_killed_is_started_over(cache, images, tmp_path):
     assert [name for name in entries(tmp_path) if not name.endswith(".part")] == []
     cache.provide(image, tmp_path / "link")
     assert (tmp_path / "link").read_bytes() == CONTENT
+
+
+def test_what_a_killed_fetch_left_goes_with_the_next_eviction(cache, images, tmp_path):
+    image = an_image(location=f"{images}/root")
+    worker = multiprocessing.get_context("spawn").Process(target=die_while_fetching, args=(tmp_path, image))
+    worker.start()
+    worker.join()
+    assert len(entries(tmp_path)) == 1
+    cache.evict()
+    assert entries(tmp_path) == []
+
+
+def test_eviction_leaves_an_image_alone_that_is_being_fetched(cache, server, url, tmp_path):
+    image = an_image(location=f"{url}/slow", sha256=DIGEST)
+    with ThreadPoolExecutor(1) as pool:
+        fetched = pool.submit(cache.provide, image, tmp_path / "link")
+        while not fetched.done():
+            cache.evict(unused_for_s=-1)
+        assert fetched.result() == len(CONTENT)
+    assert (server.asked, (tmp_path / "link").read_bytes()) == (1, CONTENT)
+
+
+def test_an_image_whose_end_is_missing_is_never_cached(cache, images, tmp_path):
+    command = ["qemu-img", "convert", "-f", "raw", "-O", "qcow2", images / "full", images / "whole"]
+    (images / "full").write_bytes(b"\1" * 1024**2)
+    subprocess.run(command, check=True)
+    (images / "torn").write_bytes((images / "whole").read_bytes()[: -512 * 1024])
+    with pytest.raises(ImageError, match="cut short"):
+        cache.provide(an_image(location=f"{images}/torn", disk_format="qcow2"), tmp_path / "link")
+    assert entries(tmp_path) == []
 
 
 def test_an_image_in_use_is_not_evicted(cache, images, tmp_path):

@@ -9,7 +9,7 @@ import pytest
 
 from tests.builders import a_volume
 from virt.errors import VolumeError
-from virt.volumes import Auth, Endpoint, check, serial_of, source_of, target_of
+from virt.volumes import Auth, Endpoint, check, login, serial_of, source_of, target_of
 
 IQN = "iqn.2010-10.org.openstack:volume-00000001"
 
@@ -117,6 +117,7 @@ def test_what_is_there_passes(tmp_path):
         ("nbd", "///e?socket=/nowhere", "No such file"),
         ("nbd", "//127.0.0.1:1/e", "port 1: .*refused"),
         ("iscsi", f"127.0.0.1:1 {IQN} 1", "port 1: .*refused"),
+        ("rbd", "//127.0.0.1:1,127.0.0.1:2/pool/image", "port 1: .*refused; .*port 2: .*refused"),
     ],
 )
 def test_what_is_not_there_is_named(protocol, source, reason):
@@ -129,9 +130,11 @@ def server_that():
     """A maker of servers that say something to one client and go."""
     with socket.create_server(("127.0.0.1", 0)) as server:
 
-        def say(words):
+        def say(words, *, when_spoken_to=False):
             def greet():
                 with server.accept()[0] as client:
+                    if when_spoken_to:
+                        client.recv(4096)
                     client.sendall(words)
 
             threading.Thread(target=greet, daemon=True).start()
@@ -148,3 +151,49 @@ def test_an_nbd_server_is_known_by_its_greeting(server_that):
 def test_what_greets_otherwise_is_no_nbd_server(server_that, words):
     with pytest.raises(VolumeError, match="is no NBD server"):
         checked("nbd", server_that(words))
+
+
+def checked_portal(server_that, words):
+    checked("iscsi", server_that(words, when_spoken_to=True).replace("/e", f"/{IQN}/1"))
+
+
+@pytest.mark.parametrize("opcode", [0x23, 0x3F])
+def test_an_iscsi_portal_is_known_by_its_answer_to_a_login(server_that, opcode):
+    checked_portal(server_that, bytes([opcode]).ljust(48, b"\0"))
+
+
+@pytest.mark.parametrize("words", [b"SSH-2.0-".ljust(48), bytes([0x23]), b""])
+def test_what_answers_otherwise_is_no_iscsi_portal(server_that, words):
+    with pytest.raises(VolumeError, match="is no iSCSI portal"):
+        checked_portal(server_that, words)
+
+
+def test_one_monitor_of_a_cluster_that_greets_will_do(server_that):
+    monitor = server_that(b"ceph v2\n").removeprefix("//").removesuffix("/e")
+    checked("rbd", f"//127.0.0.1:1,{monitor}/pool/image")
+
+
+def test_what_greets_otherwise_is_no_monitor(server_that):
+    with pytest.raises(VolumeError, match="is no ceph monitor"):
+        checked("rbd", server_that(b"SSH-2.0-").replace("/e", "/pool/image"))
+
+
+@pytest.mark.parametrize(("protocol", "method"), [("iscsi", "CHAP"), ("rbd", "CEPHX")])
+def test_a_login_is_put_together_as_it_is_taken_apart(protocol, method):
+    assert login(protocol, "user", "a b ") == f"{method} user a b "
+
+
+@pytest.mark.parametrize(
+    ("protocol", "user", "secret"),
+    [
+        ("nbd", "user", "hush"),
+        ("iscsi", "a b", "hush"),
+        ("iscsi", "", "hush"),
+        ("iscsi", "u", ""),
+        ("rbd", "\0", "hush"),
+    ],
+)
+def test_a_login_that_no_server_takes_is_refused_and_not_repeated(protocol, user, secret):
+    with pytest.raises(ValueError, match=r"login|blank") as caught:
+        login(protocol, user, secret)
+    assert "hush" not in str(caught.value)

@@ -1,4 +1,4 @@
-"""What an operator sees of a guest: serial line and screen."""
+"""What an operator sees of a guest: serial line, terminals and screen."""
 
 from __future__ import annotations
 
@@ -13,6 +13,15 @@ class Serial(Node):
     log_file: str | None = at("log/@file", default=None)
     log_append: str | None = at("log/@append", default=None)
     port: int = at("target/@port", default=0)
+
+
+class Console(Node):
+    """A terminal of a guest that has no serial line; the first is what its init or kernel prints on."""
+
+    TAG = "console"
+    type: str = at("@type", default="pty")
+    target_type: str | None = at("target/@type", default=None)
+    port: int | None = at("target/@port", default=None)
 
 
 class Vnc(Node):

@@ -30,7 +30,7 @@ class Disk(Node):
     TAG = "disk"
     type: str = at("@type", default="file")
     device: str = at("@device", default="disk")
-    driver: str = at("driver/@name", default="qemu")
+    driver: str | None = at("driver/@name", default="qemu")
     format: str = at("driver/@type")
     cache: str | None = at("driver/@cache", default=None)
     discard: str | None = at("driver/@discard", default=None)

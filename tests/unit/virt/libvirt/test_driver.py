@@ -9,6 +9,7 @@ import pytest
 from oslo_config import cfg
 
 from tests.builders import a_vif, an_image
+from tests.conformance.targets.libvirt_test import NoBridges
 from virt import configdrive
 from virt.connection import get_connection
 from virt.disk import Disks
@@ -85,10 +86,10 @@ def test_a_spawn_that_fails_at_any_step_leaves_nothing(world, filters, monkeypat
 
 
 def test_a_spawn_whose_network_cannot_be_had_leaves_nothing(world, filters, monkeypatch):
-    def fail(_network):
+    def fail(_self, _network, _claim):
         raise NetworkError("no bridge")
 
-    monkeypatch.setattr(world.driver._networks, "ensure", fail)
+    monkeypatch.setattr(NoBridges, "ensure", fail)
     spec = world.make_guest(vifs=(a_vif(),))
     with pytest.raises(NetworkError, match="no bridge"):
         world.driver.spawn(spec)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import libvirt
 import pytest
@@ -187,3 +188,26 @@ def test_opening_that_hangs_is_unreachable(release):
     for _ in range(2):
         with pytest.raises(HypervisorUnreachableError):
             host.call("a", lambda connection: None)
+
+
+def test_no_two_calls_are_ever_on_one_connection(release):
+    factory = Factory(hung={"slow"}, release=release)
+    host = Host("fake:///", connect=factory)
+    with ThreadPoolExecutor(1) as pool:
+        slow = pool.submit(host.call, "slow", lambda connection: connection.lookupByName("slow"))
+        while not factory.made:
+            time.sleep(0.01)
+        quick = {host.call(f"quick-{n}", lambda connection: connection) for n in range(3)}
+        release.set()
+        assert slow.result() not in quick
+    assert len(quick) == 1
+
+
+def test_a_connection_that_a_call_failed_on_is_used_again():
+    factory = Factory()
+    host = Host("fake:///", connect=factory)
+    for error in (Failure(libvirt.VIR_ERR_NO_DOMAIN), ValueError()):
+        with pytest.raises((GuestNotFoundError, ValueError)):
+            host.call("a", raising(error))
+    host.call("a", lambda connection: connection)
+    assert len(factory.made) == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from ipaddress import IPv4Interface, IPv6Address, IPv6Interface
 from pathlib import Path
 
 import pytest
@@ -22,12 +23,14 @@ from virt.libvirt.xml.metadata import NAMESPACE, Stamp
 from virt.libvirt.xml.node import Node
 from virt.libvirt.xml.secret import Secret
 
+GOLDEN = Path(__file__).resolve().parents[3] / "golden/libvirt"
 SCHEMAS = Path("/usr/share/libvirt/schemas")
 INSTANCES = Path("/var/lib/micronova/instances")
 UUID = "8a1f2b3c-0000-4000-8000-00000000002a"
 QEMU = Platform(type="qemu", arch="x86_64", cluster="test")
 KVM = Platform(type="kvm", arch="x86_64", cluster="test", machine="q35", cpu_mode="host-model", disk_cache="none",
                emulator="/usr/bin/qemu-system-x86_64")  # fmt: skip
+XEN, UML, LXC = (dataclasses.replace(QEMU, type=kind) for kind in ("xen", "uml", "lxc"))
 KERNEL = {
     "kernel": an_image(id=2, name="kernel", disk_format="aki"),
     "ramdisk": an_image(id=3, name="ramdisk", disk_format="ari"),
@@ -35,7 +38,7 @@ KERNEL = {
 
 
 def spec(**changes):
-    vif = a_vif(mac="02:16:3e:00:00:2a", network=a_network())
+    vif = a_vif(mac="02:16:3e:00:00:2a", network=a_network(), addresses=(IPv4Interface("10.0.0.3/24"),))
     return a_guest(**({"id": 42, "uuid": UUID, "vifs": (vif,)} | changes))
 
 
@@ -44,9 +47,18 @@ def document(platform=QEMU, **changes):
     return domain_for(guest, Layout.of(INSTANCES, guest.name), platform)
 
 
-def rescued(rescue_changes, **changes):
+def rescued(rescue_changes, platform=QEMU, **changes):
     guest = spec(**changes)
-    return rescue_domain_for(guest, spec(**rescue_changes), Layout.of(INSTANCES, guest.name), QEMU)
+    return rescue_domain_for(guest, spec(**rescue_changes), Layout.of(INSTANCES, guest.name), platform)
+
+
+def dual_stack(number, **changes):
+    """An interface on a network with gateways of both families."""
+    network = a_network(id=number, gateway_v6=IPv6Address("fd00::1"), cidr_v6="fd00::/64")
+    six = (IPv6Interface(f"fd00::{number + 2}/64"),)
+    four = (IPv4Interface(f"10.0.0.{number + 2}/24"),)
+    mac = f"02:16:3e:00:00:{number:02x}"
+    return a_vif(**({"mac": mac, "network": network, "addresses": four, "addresses_v6": six} | changes))
 
 
 def volume(number, protocol, source, **connection):
@@ -79,6 +91,18 @@ DOCUMENTS = {
     "rescue-kernel": rescued(KERNEL, **KERNEL),
     "rescue-kernel-alone": rescued({"image": None, **KERNEL}),
     "no-config-drive": document(dataclasses.replace(QEMU, force_config_drive=False)),
+    "uefi": document(image=an_image(disk_format="qcow2", properties={"hw_firmware_type": "uefi"})),
+    "uefi-rescue": rescued({}, dataclasses.replace(QEMU, firmware="uefi", machine="q35")),
+    "cpu-custom": document(dataclasses.replace(QEMU, cpu_mode="custom", cpu_model="Haswell-noTSX")),
+    "cpu-passthrough": document(dataclasses.replace(QEMU, type="kvm", cpu_mode="host-passthrough")),
+    "xen-hvm": document(XEN, image=an_image(disk_format="qcow2"), swap_mb=64, volumes=VOLUMES[1:2]),
+    "xen-pv": document(XEN, **KERNEL, volumes=VOLUMES[:1]),
+    "xen-rescue": rescued(KERNEL, XEN, **KERNEL),
+    "uml": document(UML, swap_mb=64, volumes=VOLUMES[1:2]),
+    "uml-kernel": document(UML, kernel=KERNEL["kernel"]),
+    "lxc": document(LXC),
+    "lxc-networks": document(LXC, vifs=(dual_stack(1), dual_stack(2))),
+    "lxc-alone": document(dataclasses.replace(LXC, force_config_drive=False), vifs=()),
 }
 # Properties that no guest of this slice has, so that no document above shows them.
 EXTRA = Domain(
@@ -129,7 +153,15 @@ def test_a_part_is_valid_by_libvirts_own_schema(name):
 @pytest.mark.skipif(not SCHEMAS.exists(), reason="libvirt's schemas are not installed")
 @pytest.mark.parametrize("domain", [*DOCUMENTS.values(), EXTRA], ids=[*DOCUMENTS, "extra"])
 def test_a_domain_is_valid_by_libvirts_own_schema(domain):
-    schema().assertValid(etree.fromstring(domain.xml()))
+    document = etree.fromstring(domain.xml())
+    if domain.os_type == "uml":  # the one word that the schema has lost, with libvirt's driver for it
+        document.find("os/type").text = "linux"
+    schema().assertValid(document)
+
+
+def test_every_document_that_was_reviewed_is_still_made():
+    reviewed = {path.stem for path in GOLDEN.glob("*.xml")}
+    assert reviewed == {*DOCUMENTS, *PARTS}
 
 
 def is_absent(value):

@@ -1,0 +1,220 @@
+"""libvirt's filters while everything around them happens: not one packet gets through that no rule admits."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import itertools
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from tests.builders import a_group, a_rule
+from tests.firewall_model import IN, Packet
+from tests.integration.libvirt.bare_guests import WIRE, BareHost, a_bare_guest
+from tests.integration.libvirt.frames import BROADCAST, Wire, frame, marks
+from tests.integration.processes import wait_until
+from tests.integration.servers import LibvirtHost, running
+
+pytestmark = pytest.mark.real
+
+ROUNDS = int(os.environ.get("MICRONOVA_PROBES", "5"))
+FRIEND, STRANGER = "10.0.0.70", "10.0.0.8"
+_marks = itertools.count(1000)
+
+
+@pytest.fixture(scope="module")
+def bare():
+    """A host with a bridge and a wire."""
+    with running(functools.partial(LibvirtHost, network=True)) as host:
+        yield BareHost(host)
+
+
+@pytest.fixture
+def wire(bare):
+    """The wire to the guests."""
+    made = Wire(bare.host, WIRE, "tap")
+    yield made
+    made.close()
+
+
+def in_group(*ports, number=10, members=()):
+    """A guest that lets FRIEND and members in on these ports."""
+    rules = [a_rule(from_port=port, to_port=port, cidr=f"{FRIEND}/32") for port in ports]
+    group = a_group(*rules, a_rule(from_port=99, to_port=99, group_id=9), id=7, members={9: members})
+    return a_bare_guest(number, name=f"instance-{number}", id=number, security_groups=(group,))
+
+
+def question(source, port, number=10, **changes):
+    given = {"direction": IN, "protocol": "tcp", "dest": f"10.0.0.{number}", "mac": "02:00:00:00:00:99"}
+    return Packet(**(given | {"source": source, "dport": port, "sport": 20000 + next(_marks) % 40000} | changes))
+
+
+class Prober:
+    """Sends what no rule admits, all the time, to a guest and to everybody."""
+
+    def __init__(self, wire, spec):
+        self._wire, self._mac, self._is_over = wire, spec.vifs[0].mac, threading.Event()
+        self.mark, self.sent = next(_marks), 0
+        self._thread = threading.Thread(target=self._probe)
+
+    def __enter__(self):
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self._is_over.set()
+        self._thread.join()
+
+    def _probe(self):
+        frames = [
+            frame(question(STRANGER, 22, protocol=protocol), mac, self.mark)
+            for protocol, mac in itertools.product(("tcp", "udp", "icmp", "253"), (self._mac, BROADCAST))
+        ]
+        while not self._is_over.wait(0.001):
+            self._wire.send(*frames)
+            self.sent += len(frames)
+
+    def assert_nothing_came_through(self):
+        """Many probes have been sent, and none of them has left by a tap."""
+        assert self.sent > 100
+        assert self.mark not in marks(self._wire.heard)
+
+
+def admitted(wire, spec, source, port):
+    """True if a packet gets to the guest now."""
+    mark, last = next(_marks), next(_marks)
+    probe = frame(question(source, port), spec.vifs[0].mac, mark)
+    wire.send(probe, frame(question(source, 0, protocol="arp"), BROADCAST, last))
+    assert wire.has(last)
+    return mark in marks(wire.heard)
+
+
+def test_a_starting_guest_gets_nothing_before_its_filters_are_there(bare, wire):
+    spec, firewall = in_group(80), bare.firewall()
+    with Prober(wire, spec) as prober:
+        for _ in range(2):
+            bare.start(spec, firewall)
+            wait_until(lambda: admitted(wire, spec, FRIEND, 80), 2, "the friend's packet")
+            bare.stop(spec)
+    bare.firewall().unfilter_instance(spec)
+    prober.assert_nothing_came_through()
+
+
+@pytest.fixture(scope="module")
+def spec(bare):
+    """A guest that runs on through all that happens, and lets FRIEND in on port 80."""
+    made = in_group(80)
+    bare.start(made, bare.firewall())
+    return made
+
+
+def test_daemons_that_restart_leave_every_guest_filtered(bare, wire, spec):
+    with Prober(wire, spec) as prober:
+        for _ in range(ROUNDS):
+            bare.firewall().repair([spec], [])
+            assert admitted(wire, spec, FRIEND, 80)
+    prober.assert_nothing_came_through()
+
+
+def test_edits_of_groups_open_nothing_else(bare, wire, spec):
+    firewall = bare.firewall()
+    firewall.repair([spec], [])
+    with Prober(wire, spec) as prober:
+        for port in range(81, 81 + ROUNDS):
+            firewall.refresh_security_group_rules([in_group(80, port)])
+            firewall.refresh_security_group_members(9, [f"10.0.0.{port}"])
+            assert admitted(wire, spec, FRIEND, port)
+            assert admitted(wire, spec, f"10.0.0.{port}", 99)
+            assert not admitted(wire, spec, f"10.0.0.{port - 1}", 99)
+    prober.assert_nothing_came_through()
+
+
+EDITOR = """
+import sys
+from types import SimpleNamespace
+from tests.integration.libvirt import test_nwfilter_never_open as tests
+from virt.firewall.nwfilter import NWFilterFirewall
+from virt.firewall.guard import TapGuard
+from virt.libvirt.host import Host
+from virt.libvirt.nwfilters import NWFilters
+firewall = NWFilterFirewall(NWFilters(Host(sys.argv[1])), TapGuard())
+firewall.repair([tests.in_group(80)], [])
+print("edits", flush=True)
+for port in range(1000, 60000):
+    firewall.refresh_security_group_rules([tests.in_group(80, port)])
+    firewall.prepare_instance_filter(tests.in_group(80, port))
+"""
+
+
+def test_a_daemon_killed_at_any_moment_leaves_every_guest_filtered(bare, wire, spec):
+    with Prober(wire, spec) as prober:
+        for delay_s in (0.05, 0.35, 0.75):
+            command = bare.host.inside(sys.executable, "-c", EDITOR, "qemu:///system")
+            with subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True) as editor:
+                assert editor.stdout.readline() == b"edits\n"
+                time.sleep(delay_s)  # no fact to wait for: the moment is to be any
+                os.killpg(editor.pid, signal.SIGKILL)
+            firewall = bare.firewall()
+            firewall.repair([spec], [])
+            assert firewall.audit([spec], []) == []
+            assert admitted(wire, spec, FRIEND, 80)
+    prober.assert_nothing_came_through()
+
+
+def test_libvirt_that_restarts_leaves_every_guest_filtered(bare, wire, spec):
+    with Prober(wire, spec) as prober:
+        bare.host.restart_libvirtd()
+        bare.reconnect()
+        wait_until(lambda: bare.firewall().audit([spec], []) == [], 5, "filters are as they are to be")
+        assert admitted(wire, spec, FRIEND, 80)
+    prober.assert_nothing_came_through()
+
+
+def test_removing_one_guest_leaves_those_whose_names_begin_alike_filtered(bare, wire, spec):
+    others = [in_group(80, number=number) for number in (1, 11, 100)]
+    firewall = bare.firewall()
+    firewall.repair([spec, *others], [])
+    with Prober(wire, spec) as prober:
+        firewall.unfilter_instance(others[0])
+        assert [firewall.instance_filter_exists(one) for one in (*others, spec)] == [False, True, True, True]
+        assert admitted(wire, spec, FRIEND, 80)
+    prober.assert_nothing_came_through()
+    firewall.repair([spec], [])
+
+
+@pytest.mark.parametrize(
+    "command", ["iptables -F", "ip6tables -F libvirt-out", "ebtables -t nat -F", "nft flush ruleset"]
+)
+def test_what_others_break_is_told_and_mended(bare, wire, spec, command):
+    firewall = bare.firewall()
+    bare.execute(command.split())
+    found = firewall.repair([spec], [])
+    assert [(one.guest, one.opened) for one in found] == [(spec.name, True)]
+    with Prober(wire, spec) as prober:
+        assert firewall.audit([spec], []) == []
+        assert admitted(wire, spec, FRIEND, 80)
+    prober.assert_nothing_came_through()
+
+
+def test_a_guest_that_ran_without_filters_gets_them(bare, wire):
+    spec, firewall = in_group(80, number=20), bare.firewall()
+    bare.connection.createXML(bare.document(spec, None), 0)
+    found = firewall.repair([spec], [])
+    assert any("filters it by nothing" in one.problem and one.opened for one in found)
+    assert not [one for one in firewall.audit([spec], []) if one.guest]
+    bare.stop(spec, firewall)
+
+
+def test_a_guest_with_no_filters_is_not_opened(bare):
+    spec, firewall = in_group(80, number=21), bare.firewall()
+    firewall.prepare_instance_filter(spec)
+    bare.connection.createXML(bare.document(spec, None), 0)
+    firewall.apply_instance_filter(dataclasses.replace(spec))
+    assert bare.filters.bound(spec.vifs[0].dev) == firewall.filter_name(spec, spec.vifs[0])
+    bare.stop(spec, firewall)

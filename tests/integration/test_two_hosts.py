@@ -1,0 +1,202 @@
+"""Two hosts with a libvirtd, a daemon and disks each: a real guest moves between them, alive and cold."""
+
+from __future__ import annotations
+
+import re
+import signal
+from collections.abc import Iterator
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from db import images, instance_types
+from tests.functional.harness import ADMIN, Daemon, eventually
+from tests.integration.conftest import GuestImage
+from tests.integration.processes import wait_until
+from tests.integration.servers import LibvirtHost, running, scratch_folder
+from tests.integration.sites import Site
+from tests.integration.two_hosts import ADDRESSES, second_host
+
+INSTANCES = Path("/var/lib/libvirt/instances")  # each host has a folder of its own there
+COUNTING = b"#!/bin/sh\n(n=0; while :; do n=$((n+1)); echo COUNT $n; sleep 0.2; done) >/dev/console 2>&1 &\n"
+OPTIONS = {
+    "compute_driver": "libvirt",
+    "libvirt_uri": "qemu:///system",
+    "libvirt_type": "qemu",
+    "instances_path": INSTANCES,
+    "network_manager": "flat",
+    "shutdown_timeout": 20,
+    "live_migration_uri": "qemu+tcp://%s/system",
+    "live_migration_tls": False,
+}
+
+
+class HostDaemon(Daemon):
+    """A daemon inside of a host; whoever signals it means the process within, not the one that led it there."""
+
+    def end(self, number: int = signal.SIGTERM, timeout_s: float = 60.0) -> int:
+        assert self.process is not None
+        (inner,) = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+        signal.pidfd_send_signal(_pidfd(int(inner)), number)
+        return self.process.wait(timeout_s)
+
+
+def _pidfd(pid: int) -> int:
+    import os
+
+    return os.pidfd_open(pid)
+
+
+class Pair(Site):
+    """The deployment on the two hosts."""
+
+    hosts: dict[str, LibvirtHost]
+
+    def serve(self, image: GuestImage, **hosts: LibvirtHost) -> Pair:
+        self.hosts = hosts
+        self.db.run(_stock, image)
+        for (name, host), address in zip(hosts.items(), ADDRESSES, strict=True):
+            options = {**self.given, **OPTIONS, "my_ip": address, "images_path": image.kernel.parent}
+            self.daemons[name] = HostDaemon(self.directory, name, inside=host.inside(), **options)
+        return self
+
+    def folder(self, host: str) -> Path:
+        """A host's instances, as they are seen from outside."""
+        return self.hosts[host].folder / "lib/instances"
+
+    def console(self, host: str, name: str) -> str:
+        log = self.folder(host) / name / "console.log"
+        return log.read_text(errors="replace") if log.exists() else ""
+
+    def counts(self, host: str, name: str) -> list[int]:
+        """What the guest has counted on this host's console."""
+        return [int(count) for count in re.findall(r"COUNT (\d+)\n", self.console(host, name))]
+
+    def guests(self, host: str) -> list[str]:
+        return self.hosts[host].run("virsh", "list", "--all", "--name").split()
+
+    def leftovers(self, host: str, name: str) -> list[str]:
+        """Whatever a host still has of a guest."""
+        files = [path.name for path in self.folder(host).glob(f"{name}*")]
+        taps = re.findall(r"tap\w+", self.hosts[host].run("ip", "-o", "link"))
+        pools = self.hosts[host].run("virsh", "pool-list", "--all", "--name").split()
+        return [*files, *taps, *pools, *(guest for guest in self.guests(host) if guest == name)]
+
+
+def _stock(tx: Any, image: GuestImage) -> None:
+    made = partial(images.create, tx, status="active", is_public=True, properties={})
+    kernel = made(name="kernel", disk_format="aki", location=str(image.kernel))
+    ramdisk = made(name="ramdisk", disk_format="ari", location=str(image.ramdisk))
+    made(name="little", disk_format="raw", location=str(image.root), kernel_id=kernel, ramdisk_id=ramdisk)
+    for number, (name, memory_mb, local_gb) in enumerate((("nano", 112, 0), ("micro", 128, 1))):
+        instance_types.create(
+            tx, name=name, memory_mb=memory_mb, vcpus=1, local_gb=local_gb, flavorid=str(900 + number)
+        )
+
+
+@pytest.fixture(scope="module")
+def pair(guest_image: GuestImage) -> Iterator[Pair]:
+    """Hosts `alpha` and `beta`, served."""
+    with ExitStack() as stack:
+        alpha = stack.enter_context(running(partial(LibvirtHost, name="alpha", network=True)))
+        beta = stack.enter_context(second_host(alpha, "beta"))
+        folder = stack.enter_context(scratch_folder())
+        site = Pair(folder, f"sqlite:///{folder}/bus.sqlite", f"sqlite:///{folder}/nova.sqlite")
+        stack.enter_context(site)
+        yield site.serve(guest_image, alpha=alpha, beta=beta).start("alpha", "beta")
+
+
+@pytest.fixture
+def vm(pair: Pair) -> Iterator[tuple[int, str]]:
+    """A guest on alpha that counts, by id and name; deleted at the end, wherever it is, without a trace."""
+    instance_id = pair.boot(image="little", instance_type="nano", host="alpha", network="net1", user_data=COUNTING)
+    name = f"instance-{instance_id:08x}"
+    wait_until(lambda: len(pair.counts("alpha", name)) > 3, 10, "the guest counts")
+    yield instance_id, name
+    pair.done(pair.api.delete(ADMIN, instance_id), 120)
+    assert (pair.leftovers("alpha", name), pair.leftovers("beta", name)) == ([], [])
+
+
+def where(pair: Pair, instance_id: int) -> tuple[str | None, str]:
+    row = pair.instance(instance_id)
+    return row.host, row.vm_state
+
+
+def test_a_guest_migrates_alive_there_and_back_and_goes_on_counting(pair: Pair, vm: tuple[int, str]) -> None:
+    instance_id, name = vm
+    for source, dest in (("alpha", "beta"), ("beta", "alpha")):
+        last = pair.counts(source, name)[-1]
+        pair.done(pair.api.live_migration(ADMIN, instance_id, dest), 120)
+        assert where(pair, instance_id) == (dest, "active")
+        assert pair.leftovers(source, name) == []
+        wait_until(lambda dest=dest: len(pair.counts(dest, name)) > 3, 5, "it counts there")  # type: ignore[misc]
+        assert last < pair.counts(dest, name)[0] < last + 40
+        assert "BOOTS" not in pair.console(dest, name)
+    pair.done(pair.api.reboot(ADMIN, instance_id), 60)
+    wait_until(lambda: "BOOTS 2" in pair.console("alpha", name), 15, "it boots from its own disk, which came along")
+
+
+def test_a_resized_guest_has_its_disk_on_the_other_host_and_can_go_back(pair: Pair, vm: tuple[int, str]) -> None:
+    instance_id, name = vm
+    pair.done(pair.api.resize(ADMIN, instance_id, "micro"), 120)
+    assert where(pair, instance_id) == ("beta", "resized")
+    assert pair.guests("alpha") == []
+    wait_until(lambda: "BOOTS 2" in pair.console("beta", name), 15, "it boots there from its own disk")
+    assert "vda:2097152" in pair.console("beta", name) or wait_until(
+        lambda: "vda:2097152" in pair.console("beta", name), 5, "its disk has the new size"
+    )
+    pair.done(pair.api.revert_resize(ADMIN, instance_id), 120)
+    assert where(pair, instance_id) == ("alpha", "active")
+    assert pair.leftovers("beta", name) == []
+    wait_until(lambda: "BOOTS 2" in pair.console("alpha", name), 15, "it boots here again, from what was kept")
+
+
+def test_a_confirmed_resize_leaves_nothing_behind(pair: Pair, vm: tuple[int, str]) -> None:
+    instance_id, name = vm
+    pair.done(pair.api.resize(ADMIN, instance_id, "micro"), 120)
+    pair.done(pair.api.confirm_resize(ADMIN, instance_id), 60)
+    assert where(pair, instance_id) == ("beta", "active")
+    assert pair.leftovers("alpha", name) == []
+    wait_until(lambda: "BOOTS 2" in pair.console("beta", name), 15, "it boots there from its own disk")
+
+
+@pytest.fixture
+def slowly(pair: Pair) -> Iterator[Daemon]:
+    """Alpha's daemon sends a MiB a second, and gives up after some seconds."""
+    daemon = pair.daemons["alpha"]
+    usual = dict(daemon.options)
+    daemon.options.update(live_migration_bandwidth=1, live_migration_timeout=4)
+    daemon.end()
+    yield daemon.start()
+    daemon.options = usual
+    daemon.end()
+    daemon.start()
+
+
+@pytest.mark.usefixtures("slowly")
+def test_a_migration_that_does_not_end_is_aborted_and_the_guest_goes_on(pair: Pair, vm: tuple[int, str]) -> None:
+    instance_id, name = vm
+    with pytest.raises(Exception, match="did not migrate within"):
+        pair.done(pair.api.live_migration(ADMIN, instance_id, "beta"), 120)
+    assert where(pair, instance_id) == ("alpha", "active")
+    seen = len(pair.counts("alpha", name))
+    wait_until(lambda: len(pair.counts("alpha", name)) > seen + 3, 5, "it counts on")
+    eventually(lambda: pair.leftovers("beta", name) == [], 20)
+
+
+def test_a_daemon_that_is_killed_while_a_guest_migrates_leaves_one_guest_and_a_true_record(
+    pair: Pair, vm: tuple[int, str], slowly: Daemon
+) -> None:
+    instance_id, name = vm
+    accepted = pair.api.live_migration(ADMIN, instance_id, "beta")
+    wait_until(lambda: "Outgoing" in pair.hosts["alpha"].run("virsh", "domjobinfo", name), 10, "it is on its way")
+    slowly.kill()
+    slowly.start()
+    with pytest.raises(Exception, match="alpha"):
+        pair.done(accepted, 60)
+    assert where(pair, instance_id) == ("alpha", "active")
+    assert pair.guests("beta") == []
+    eventually(lambda: pair.leftovers("beta", name) == [], 20)

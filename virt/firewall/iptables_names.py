@@ -1,0 +1,102 @@
+"""What the iptables firewall's things are called on a host.
+
+Every name begins with `nova-`. A chain's name has at most 28 characters, a set's at most 31.
+"""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+
+TAP_PREFIX = "tap2163e"
+"""How the taps of 2011.2's MAC range 02:16:3e begin. What begins so and is not known gets nothing through."""
+
+DIGITS = "0123456789abcdef"
+
+TOP = "nova-filter-top"
+LOCAL = "nova-compute-local"
+BRIDGED = "nova-compute-bridged"
+COMMON = "nova-compute-common"
+HOST = "nova-compute-host"
+PROVIDER = "nova-compute-provider"
+ADMIT = "nova-compute-admit"
+DROP = "nova-compute-sg-fallback"
+OTHER_DEVICES = "nova-compute-dev-other"
+
+_DEVICES, _ADDRESSES = "nova-compute-dev-", "nova-compute-ip-"
+_INSTANCE, _GROUP = "nova-compute-inst-", "nova-compute-sg-"
+
+BY_DEVICE = {digit: f"{_DEVICES}{digit}" for digit in DIGITS}
+BY_ADDRESS = {digit: f"{_ADDRESSES}{digit}" for digit in DIGITS}
+DISPATCHING = frozenset({*BY_DEVICE.values(), *BY_ADDRESS.values(), OTHER_DEVICES})
+"""Chains that all guests share: each tap has a line of its own in them."""
+
+JUMP = f"-j {TOP}"
+BUILTIN = ("FORWARD", "OUTPUT")
+"""The kernel's chains that ours hang from."""
+
+
+def tap_chain(dev: str) -> str:
+    """The chain of one tap."""
+    return f"nova-compute-{dev}"
+
+
+def tap_of(chain: str) -> str:
+    """The tap whose chain this is."""
+    return chain.removeprefix("nova-compute-")
+
+
+def instance_chain(instance_id: int) -> str:
+    """The chain of one guest."""
+    return f"{_INSTANCE}{instance_id}"
+
+
+def group_chain(group_id: int) -> str:
+    """The chain of one security group, which every guest in it shares."""
+    return f"{_GROUP}{group_id}"
+
+
+def instance_of(chain: str) -> int | None:
+    """The guest whose chain this is."""
+    return _number(chain, _INSTANCE)
+
+
+def is_group_chain(chain: str) -> bool:
+    """True for the chain of a security group."""
+    return _number(chain, _GROUP) is not None
+
+
+def is_ours(name: str) -> bool:
+    """True for our chains and sets."""
+    return name.startswith("nova-compute-") or name == TOP or is_member_set(name)
+
+
+def device_dispatch(dev: str) -> str:
+    """The shared chain that finds this tap."""
+    if dev.startswith(TAP_PREFIX) and dev[len(TAP_PREFIX) : len(TAP_PREFIX) + 1] in BY_DEVICE:
+        return BY_DEVICE[dev[len(TAP_PREFIX)]]
+    return OTHER_DEVICES
+
+
+def address_dispatch(address: str) -> str:
+    """The shared chain that finds this address: by its last four bits."""
+    return BY_ADDRESS[f"{int(ip_address(address)) & 15:x}"]
+
+
+def member_set(group_id: int, family: int) -> str:
+    """The set of a group's members of one family."""
+    return f"nova-g{family}-{group_id}"
+
+
+def family_of(set_name: str) -> int:
+    """The family of a set of members."""
+    return int(set_name[len("nova-g")])
+
+
+def is_member_set(name: str) -> bool:
+    """True for a set of members; not for what others, or a change that was cut off, left behind."""
+    return any(_number(name, f"nova-g{family}-") is not None for family in (4, 6))
+
+
+def _number(name: str, prefix: str) -> int | None:
+    digits = name.removeprefix(prefix)
+    return int(digits) if digits != name and digits.isascii() and digits.isdecimal() else None

@@ -1,0 +1,1 @@
+"""Networks of a host: bridges, addresses by DHCP, and the way out."""

@@ -1,0 +1,1 @@
+"""Guests of a XenServer or XCP-ng pool, reached over HTTPS from anywhere."""
