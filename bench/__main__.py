@@ -21,7 +21,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from bench import domain_xml, places, traffic, upkeep
+from bench import domain_xml, firewall, places, traffic, upkeep
 from bench.places import Place
 from bench.rows import PEER_DOMAIN_XML_US, Row, number
 
@@ -53,7 +53,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--servers", action="store_true", help="also on RabbitMQ and PostgreSQL, started here")
     parser.add_argument("--postgresql", metavar="URL", help="also on this empty database (with --rabbit)")
     parser.add_argument("--rabbit", metavar="URL", help="and this virtual host, which nothing else uses")
-    parser.add_argument("--only", metavar="WORD", default="", help="traffic, sync, start or xml: these rows alone")
+    parser.add_argument("--only", metavar="WORD", default="", help="traffic, sync, start, firewall or xml: these alone")
     return parser
 
 
@@ -70,6 +70,8 @@ def _measured(new_places: Sequence[Callable[[], Any]], args: argparse.Namespace)
     for new_place in new_places:
         with new_place() as place:
             yield from _rows_at(place, args)
+    if args.only in {"", "firewall"}:
+        yield from firewall.rows()
     if args.only in {"", "xml"}:
         found = domain_xml.measure(*((500, 2) if args.quick else ()))
         yield Row(

@@ -18,6 +18,7 @@ PEER_RESTART_1000_S = 3.8
 PEER_RSS_MIB = 148 + 250
 PEER_READY_S = 2.7
 PEER_DOMAIN_XML_US = 209.0
+PEER_FIREWALL_ADD_MS = 19.0 + 271.0  # CPU, and saving and restoring all rules
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

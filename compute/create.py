@@ -17,7 +17,7 @@ from compute.block_devices import BlockDevice
 from compute.context import RequestContext
 from compute.errors import ImageNotFoundError, InvalidInputError, InvalidStateError, QuotaError
 from compute.orders import Bell
-from compute.policy import may_see, require_admin
+from compute.policy import may_see, project_filter, require_admin
 from compute.scheduler import Scheduler, group_facts
 from compute.scheduling.request import Request, split_zone
 from compute.sealing import Sealer
@@ -37,7 +37,7 @@ class BootRequest:
     """What a caller asks for. instance_type, image and the like are names or ids; injected_files: (path, content).
 
     block_device_mapping: as compute.block_devices reads it. With a volume at /dev/vda, the image may be left out, or
-    lends its kernel, ramdisk and properties.
+    lends its kernel, ramdisk and properties. networks: an interface on each, beside that of `network`.
     """
 
     image: str | None = None
@@ -53,6 +53,7 @@ class BootRequest:
     availability_zone: str | None = None
     host: str | None = None
     network: str | None = None
+    networks: Sequence[str] = ()
     user_data: bytes | None = field(default=None, repr=False)
     metadata: Mapping[str, str] = field(default_factory=dict)
     injected_files: Sequence[tuple[str, bytes]] = field(default=(), repr=False)
@@ -196,7 +197,11 @@ class Creator:
         request, flavor, image = draft.request, facts.flavor, facts.image
         key = key_pairs.get(tx, context.user_id, request.key_name) if request.key_name else None
         group = server_groups.find(tx, context.project_id, request.server_group) if request.server_group else None
-        network_id = boot.resolve_network(tx, request.network) if request.network else facts.default_network_id
+        project_id = project_filter(context)
+        network_id = facts.default_network_id
+        if request.network:
+            network_id = boot.resolve_network(tx, request.network, project_id)
+        draft.network_ids = [boot.resolve_network(tx, key, project_id) for key in request.networks]
         return {
             "display_description": request.display_description,
             "user_id": context.user_id,
@@ -243,8 +248,8 @@ class Creator:
         own = {"uuid": draft.uuid(number), "display_name": name, "hostname": hostname(name, draft.uuid(number))}
         instance_id = instances.create(tx, {**common, **own, "host": host, "launch_index": number})
         block_devices.reserve(tx, instance_id, draft.devices)
-        args = {"zone": draft.zone, "force_host": draft.force_host}
-        args = {key: value for key, value in args.items() if value is not None}
+        wanted = {"zone": draft.zone, "force_host": draft.force_host, "networks": draft.network_ids or None}
+        args = {key: value for key, value in wanted.items() if value is not None}
         row = orders.journal_row(
             tx, context, Task.SPAWNING, instance_id, host=host, args=orders.pack(self._sealer, args),
             message_id=draft.op_id,
@@ -272,6 +277,7 @@ class _Draft:
         self.has_own_root = not block_devices.boots_from_volume(devices)
         self.reservation_id = "r-" + base64.b32encode(secrets.token_bytes(5)).decode().lower()
         self.op_id = str(uuid.uuid4())
+        self.network_ids: list[int] = []
         self._uuids: list[str] = []
 
     def bind_to(self, host: str | None) -> None:

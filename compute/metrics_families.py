@@ -12,7 +12,7 @@ from virt.spec import BlockStats, GuestUsage, HostResources, InterfaceStats
 
 _MIB, _GIB = 1024**2, 1024**3
 _GUEST = ("instance", "uuid")
-_HOST = ("vcpus", "memory_mb", "local_gb")
+STALE_S = 300.0  # after which a guest's last figures are no figures any more
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +61,44 @@ def durations(name: str, words: str, labels: Sequence[str], found: Iterable[tupl
             buckets.append((bound, total))
         family.add_metric(key, buckets, histogram.sum_s)
     return family
+
+
+@dataclass(frozen=True, slots=True)
+class OwnFacts:
+    """What the daemon counts itself: durations by (task, outcome), of syncs; orders by lane; operations that run."""
+
+    operations: Mapping[tuple[str, str], Histogram]
+    syncs: Histogram
+    lanes: Mapping[str, int]
+    running: int
+
+
+def own_families(own: OwnFacts) -> Iterator[Metric]:
+    """What the daemon counts itself."""
+    words = "Operations, or legs of one, by task and outcome (done, failed, aborted, interrupted)."
+    yield durations("operation_duration_seconds", words, ("task", "outcome"), own.operations.items())
+    yield durations("sync_duration_seconds", "Power-state syncs.", (), [((), own.syncs)])
+    yield by_label("lane_orders", "Orders that run or wait in a lane.", "lane", dict(own.lanes))
+    yield gauge("operations_running", "Operations that run now.", own.running)
+
+
+def hypervisor_families(facts: HypervisorFacts | None, age_s: float | None, *, answers: bool) -> Iterator[Metric]:
+    """Whether the hypervisor answers, and what it last said, unless that is too long ago."""
+    yield gauge("hypervisor_up", "1 if the hypervisor answers.", int(answers))
+    if facts is None or age_s is None:
+        return
+    yield gauge("hypervisor_age_seconds", "Age of what is told of guests and host.", age_s)
+    if age_s < STALE_S:
+        yield from host_families(facts.host)
+        yield from guest_families(facts.guests)
+
+
+def record_families(facts: RecordFacts | None, *, answers: bool) -> Iterator[Metric]:
+    """Whether the database answers, and what it says of this host."""
+    yield gauge("database_up", "1 if the database answers.", int(answers))
+    if facts is not None:
+        yield by_label("instances", "Instances of this host.", "vm_state", dict(facts.instances))
+        yield by_label("open_orders", "Orders of this host that are open.", "state", dict(facts.orders))
 
 
 def host_families(host: HostResources) -> Iterator[Metric]:

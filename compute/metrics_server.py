@@ -18,13 +18,12 @@ from compute import metrics_families as families
 from compute.errors import ConfigError
 from compute.host import Host
 from compute.metrics import Latest
-from compute.metrics_families import HypervisorFacts, RecordFacts
+from compute.metrics_families import HypervisorFacts, OwnFacts, RecordFacts
 from db import audit
 from virt.driver import ReportsUsage
 
 LOG = logging.getLogger(__name__)
 FRESH_S, PATIENCE_S = 5.0, 2.0
-STALE_S = 300.0  # after which a guest's last figures are no figures any more
 
 
 class Exporter(Collector):
@@ -38,36 +37,20 @@ class Exporter(Collector):
     def collect(self) -> Iterator[Metric]:
         """Every family."""
         yield families.build_info(__version__, self._host.settings.host, self._host.driver.name)
-        yield from self._own()
-        yield from self._of_hypervisor()
-        yield from self._of_records()
-
-    def _own(self) -> Iterator[Metric]:
-        meter = self._host.tasks.meter
-        words = "Operations, or legs of one, by task and outcome."
-        yield families.durations("operation_duration_seconds", words, ("task", "outcome"), meter.operations().items())
-        yield families.durations("sync_duration_seconds", "Power-state syncs.", (), [((), meter.syncs())])
-        lanes = {lane.name: lane for lane in (self._host.builds, self._host.migrations, self._host.snapshots)}
-        depths: dict[str, float] = {name: lane.depth for name, lane in lanes.items()}
-        yield families.by_label("lane_orders", "Orders that run or wait in a lane.", "lane", depths)
-        yield families.gauge("operations_running", "Operations that run now.", len(self._host.tasks.running()))
-
-    def _of_hypervisor(self) -> Iterator[Metric]:
+        yield from families.own_families(self._own())
         facts, age_s = self._hypervisor.get()
-        yield families.gauge("hypervisor_up", "1 if the hypervisor answers.", int(self._hypervisor.answers))
-        if facts is None or age_s is None:
-            return
-        yield families.gauge("hypervisor_age_seconds", "Age of what is told of guests and host.", age_s)
-        if age_s < STALE_S:
-            yield from families.host_families(facts.host)
-            yield from families.guest_families(facts.guests)
+        yield from families.hypervisor_families(facts, age_s, answers=self._hypervisor.answers)
+        records, _ = self._records.get()
+        yield from families.record_families(records, answers=self._records.answers)
 
-    def _of_records(self) -> Iterator[Metric]:
-        facts, _ = self._records.get()
-        yield families.gauge("database_up", "1 if the database answers.", int(self._records.answers))
-        if facts is not None:
-            yield families.by_label("instances", "Instances of this host.", "vm_state", dict(facts.instances))
-            yield families.by_label("open_orders", "Orders of this host that are open.", "state", dict(facts.orders))
+    def _own(self) -> OwnFacts:
+        tasks, lanes = self._host.tasks, (self._host.builds, self._host.migrations, self._host.snapshots)
+        return OwnFacts(
+            operations=tasks.meter.operations(),
+            syncs=tasks.meter.syncs(),
+            lanes={lane.name: lane.depth for lane in lanes},
+            running=len(tasks.running()),
+        )
 
     def _ask_hypervisor(self) -> HypervisorFacts:
         driver = self._host.driver

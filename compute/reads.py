@@ -220,4 +220,11 @@ def _addresses(held: Iterable[networks.HeldAddress]) -> list[dict[str, Any]]:
 
 
 def _volume(row: Any) -> dict[str, Any]:
-    return {"id": row.volume_id, "mountpoint": row.mountpoint, "state": row.state, "size_gb": row.size}
+    return {
+        "id": row.volume_id,
+        "mountpoint": row.mountpoint,
+        "state": row.state,
+        "size_gb": row.size,
+        "is_root": row.is_root,
+        "delete_on_termination": row.delete_on_termination,
+    }

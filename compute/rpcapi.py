@@ -21,6 +21,9 @@ from db.errors import DatabaseError
 from virt.errors import GuestNotFoundError, GuestStateError, VirtError
 
 VERSION = "1.1"
+SPOKEN = "1.0"  # by clients, so that daemons of the release before understand them
+SINCE: Mapping[str, Mapping[str, str]] = {"audit_host": {"repair": "1.1"}}
+"""Arguments that need a newer daemon than SPOKEN does."""
 LOG = logging.getLogger(__name__)
 BROKER_DOWN_S = 2.0  # so long no further cast waits in vain for a broker that just was away
 MESSAGE_ARGS: Mapping[str, tuple[str, ...]] = {
@@ -64,7 +67,7 @@ class ComputeRPC:
 
     def cast(self, context: RequestContext, host: str, verb: str, /, **args: Any) -> bool:
         """Send a message that nobody answers."""
-        return self._cast(lambda: self._prepared(host), context, verb, **args)
+        return self._cast(lambda: self._prepared(host, verb, *args), context, verb, **args)
 
     def _cast(self, client: Callable[[], Any], context: RequestContext, verb: str, /, **args: Any) -> bool:
         from compute.messaging.transport import PASSING, is_broker_down
@@ -88,7 +91,7 @@ class ComputeRPC:
         from compute.messaging.transport import PASSING, RemoteError
 
         try:
-            return self._prepared(host).call(context, verb, **args)
+            return self._prepared(host, verb, *args).call(context, verb, **args)
         except PASSING as exc:
             raise UnreachableError(f"compute daemon on {host} does not answer {verb}: {_reason(exc)}") from exc
         except RemoteError as exc:
@@ -113,13 +116,15 @@ class ComputeRPC:
         found: int | None = self.call(context, host, "get_power_state", instance_id=instance_id)
         return found
 
-    def _prepared(self, host: str) -> Any:
-        return self._client_of(self._topic).prepare(server=host)
+    def _prepared(self, host: str, verb: str, *args: str) -> Any:
+        newer = [SINCE[verb][name] for name in args if name in SINCE.get(verb, {})]
+        more = {"version": newer[0]} if newer else {}
+        return self._client_of(self._topic).prepare(server=host, **more)
 
     def _client_of(self, topic: str) -> Any:
         with self._lock:
             if topic not in self._clients:
-                self._clients[topic] = self._open_client(topic, VERSION)
+                self._clients[topic] = self._open_client(topic, SPOKEN)
             return self._clients[topic]
 
 

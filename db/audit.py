@@ -64,7 +64,7 @@ class HeldVolume:
 
 @dataclass(frozen=True, slots=True)
 class OddVolume:
-    """A volume that says it is attached while no attachment is, or the other way round, or that is under way for ever."""
+    """A volume that says it is attached while no attachment is, or the other way round; or one under way for ever."""
 
     id: int
     status: str

@@ -123,6 +123,9 @@ def _facts(tx: Tx, found: Any, user_id: str, project_id: str, group_id: int | No
     )
 
 
-def resolve_network(tx: Tx, key: str) -> int:
-    """The id of the network that `key` names."""
-    return networks.find(tx, key).id
+def resolve_network(tx: Tx, key: str, project_id: str | None) -> int:
+    """The id of the network that `key` names, if instances of the project may use it; with None, of any."""
+    found = networks.find(tx, key)
+    if project_id is not None and found.project_id not in {None, project_id}:
+        raise RowNotFoundError("network", key)
+    return found.id

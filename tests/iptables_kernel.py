@@ -1,4 +1,4 @@
-"""A kernel with iptables, ipset and nft in memory: what the iptables firewall executes, executed by an independent hand.
+"""A kernel with iptables, ipset and nft in memory: it executes what the iptables firewall would have a host execute.
 
 A restore is all or nothing, as the real one; ipset's is line by line, as the real one. nft's rules are kept as text,
 its elements as sets.
@@ -6,6 +6,7 @@ its elements as sets.
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections.abc import Sequence
@@ -81,7 +82,7 @@ class Kernel:
         self.chains[family] = chains
 
     def _demand(self, chains: dict[str, list[str]], words: list[str]) -> None:
-        for flag, name in zip(words, words[1:], strict=False):
+        for flag, name in itertools.pairwise(words):
             assert flag not in {"-j", "-g"} or name in {*chains, "ACCEPT", "DROP", "MARK"}, f"no chain {name}"
             assert flag != "--match-set" or name in self.sets, f"no set {name}"
 
@@ -138,7 +139,7 @@ class Kernel:
 
 def _apply(chains: dict[str, list[str]], line: str) -> None:
     if line.startswith(":"):
-        chains[line[1:].split()[0]] = []
+        chains[line[1:].split(maxsplit=1)[0]] = []
         return
     verb, name, *rest = line.split(maxsplit=2)
     rule = rest[0] if rest else ""

@@ -41,10 +41,10 @@ class Disks:
         self.create_empty(path, size)
         self._run(["mkswap", str(path)], _QUICK_S)
 
-    def copy(self, source: Path, source_format: str, path: Path, size: int) -> None:
-        """A qcow2 of `size` at `path` with the content of `source`, which it does not need afterwards."""
-        self._qemu_img(["convert", "-q", "-f", source_format, "-O", "qcow2", str(source), str(path)], _COPY_S)
-        self.grow(path, "qcow2", size)
+    def copy(self, source: Path, source_format: str, path: Path, size: int, into: str = "qcow2") -> None:
+        """A disk of `size` at `path`, in the format `into`, with the content of `source`, which it does not need."""
+        self._qemu_img(["convert", "-q", "-f", source_format, "-O", into, str(source), str(path)], _COPY_S)
+        self.grow(path, into, size)
 
     def flatten(self, source: Path, path: Path, guard: Callable[[], None]) -> None:
         """A qcow2 at `path` with all that the qcow2 `source` shows, which needs neither it nor its base.

@@ -72,6 +72,8 @@ def unpack(
 
 def remove(path: Path, execute: Execute = run) -> None:
     """Remove a directory that a container wrote in, however deep; succeed if it is gone. Raises DiskError."""
+    if not os.path.lexists(path):
+        return
     try:
         execute(["rm", "-rf", "--one-file-system", "--", str(path)], timeout_s=_REMOVE_S)
     except ProcessError as exc:

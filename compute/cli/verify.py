@@ -52,9 +52,13 @@ NOUN = Noun(
                 arg(
                     "--hosts",
                     action="store_true",
-                    help="ask every live host's daemon what it sees of guests and files, too",
+                    help="ask every live host's daemon what it sees of guests, files and packet filters",
                 ),
-                arg("--repair", action="store_true", help="have every live host remove files of deleted guests, too"),
+                arg(
+                    "--repair",
+                    action="store_true",
+                    help="have hosts mend filters and remove files of deleted guests",
+                ),
                 arg("--errors", action="store_true", help="errors only, no warnings"),
             ),
         ),

@@ -38,7 +38,8 @@ def _placement(args: argparse.Namespace) -> dict[str, Any]:
     return {
         "availability_zone": args.availability_zone,
         "host": args.host,
-        "network": args.network,
+        "network": args.network[0] if args.network else None,
+        "networks": tuple(args.network[1:]),
         "security_groups": tuple(args.secgroup),
         "server_group": args.group,
     }
@@ -91,7 +92,14 @@ BOOT = Verb(
             default=[],
             help="a volume from the start, at /dev/vda to boot from it; :::1 deletes it with the instance; repeatable",
         ),
-        arg("--network", metavar="NET", completes="networks", help="label or id (default: the project's)"),
+        arg(
+            "--network",
+            metavar="NET",
+            action="append",
+            default=[],
+            completes="networks",
+            help="label or id (default: the project's); an interface on each, in the order of their ids; repeatable",
+        ),
         arg("--secgroup", metavar="G", action="append", default=[], completes="security_groups", help="repeatable"),
         arg("--key", metavar="K", help="a key pair of the user's"),
         arg("--user-data", metavar="F", help="a file for cloud-init, - for stdin, at most 64 KiB"),

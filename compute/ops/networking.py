@@ -20,16 +20,21 @@ def generate_mac() -> str:
 
 
 def allocate(work: Work, *, stub_network: bool) -> None:
-    """Give the instance an address of its network unless it has one; raises AddressPoolEmptyError."""
-    if stub_network or work.dossier.addresses:
+    """Give the instance an address of each of its networks unless it has one; raises AddressPoolEmptyError."""
+    more: list[int] = work.args.get("networks", [])
+    if stub_network or len(work.dossier.addresses) > len(more):
         return
     network_id = work.instance.network_id or _default_network(work)
     if network_id is None:
         LOG.info("instance %d: there is no network for project %s", work.instance.id, work.instance.project_id)
         return
+    # In this order they are read from the database ever after.
+    work.learn(addresses=tuple(_claim(work, wanted) for wanted in sorted({network_id, *more})))
+
+
+def _claim(work: Work, network_id: int) -> HeldAddress:
     claimed = work.db.run(networks.claim, network_id, work.instance.id, generate_mac())
-    held = HeldAddress(work.instance.id, claimed.network, claimed.address, claimed.mac)
-    work.learn(addresses=(held,))
+    return HeldAddress(work.instance.id, claimed.network, claimed.address, claimed.mac)
 
 
 def _default_network(work: Work) -> int | None:

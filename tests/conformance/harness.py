@@ -108,8 +108,8 @@ class Target:
     """A driver under test. build: a context manager that yields a World, raising TargetUnavailableError.
 
     missing: exactly the capabilities that the driver does not have. unable: those that it has, and its hypervisor has
-    not. unable_methods: the same for single methods, which raise UnsupportedError. shared: build the world once a run, since that is slow; each test removes its guests. marks: `pytest.mark.real`
-    and the like.
+    not. unable_methods: the same for single methods, which raise UnsupportedError. shared: build the world once a run,
+    since that is slow; each test removes its guests. marks: `pytest.mark.real` and the like.
     """
 
     name: str

@@ -73,8 +73,8 @@ def test_more_volumes_are_there_from_the_start(one_host: Deployment) -> None:
     mapping = at("/dev/vda", root) + at("vdc", data)
     instance_id = one_host.boot(image="tiny", block_device_mapping=mapping)
     shown = one_host.api.reads.show(ADMIN, instance_id)
-    assert [(one["id"], one["mountpoint"], one["state"]) for one in shown["volumes"]] == [
-        (root, "/dev/vda", "attached"), (data, "/dev/vdc", "attached")
+    assert [(one["id"], one["mountpoint"], one["state"], one["is_root"]) for one in shown["volumes"]] == [
+        (root, "/dev/vda", "attached", True), (data, "/dev/vdc", "attached", False)
     ]  # fmt: skip
     assert disks(one_host, instance_id) == ["/dev/vda", "/dev/vdc"]
 

@@ -70,5 +70,5 @@ def test_old_images_are_evicted_by_the_clock(deploy: Callable[..., Deployment]) 
 def test_images_are_kept_for_ever_when_told_so(one_host: Deployment) -> None:
     service = one_host.services["h1"]
     periodic = Periodic(service.host, service.recovery, service.sync, lambda: None)
-    assert periodic.upkeep(0) == []
-    assert [timer.name for timer in periodic.upkeep(60)] == ["image cache"]
+    assert periodic.upkeep(0, 0) == []
+    assert [timer.name for timer in periodic.upkeep(60, 0)] == ["image cache"]

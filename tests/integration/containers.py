@@ -9,7 +9,7 @@ from pathlib import Path
 from tests.integration.processes import require_program
 
 MARKER = "CONTAINER-READY"
-PROGRAMS = ("cat", "echo", "hostname", "id", "ip", "ls", "ping", "poweroff", "sh", "sleep", "head")
+PROGRAMS = ("cat", "echo", "hostname", "id", "ip", "ls", "ping", "poweroff", "sh", "sleep", "head", "touch")
 INIT = f"""#!/bin/sh
 export PATH=/bin
 told=/var/lib/cloud/seed/config_drive/openstack/latest/meta_data.json
@@ -17,7 +17,7 @@ echo "ROOT $(id -u) maps to $(cat /proc/self/uid_map)"
 [ -f $told ] && echo "TOLD $(cat $told)"
 for nic in /sys/class/net/*; do echo "NIC ${{nic##*/}} $(ip -4 -o addr show ${{nic##*/}})"; done
 [ -f /flood ] && head -c 3000000 /dev/zero
-trap 'echo CONTAINER-POWEROFF; exit 0' TERM INT PWR
+trap 'touch /obeyed; exit 0' TERM INT PWR
 echo {MARKER}
 while :; do
     setsid sh </dev/tty2 >/dev/tty2 2>&1 &

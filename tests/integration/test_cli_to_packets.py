@@ -20,7 +20,7 @@ import pytest
 from compute.specs import to_global_ipv6
 from tests.functional.harness import Daemon, eventually
 from tests.integration.conftest import GuestImage
-from tests.integration.network.places import Place, places, wire
+from tests.integration.network.places import Place, end_all_in, inhabitants, places, wire
 from tests.integration.operators import Operator
 from tests.integration.servers import LibvirtHost, running, scratch_folder
 
@@ -45,7 +45,7 @@ class Lab:
     def __init__(self, host: LibvirtHost, outside: Place, folder: Path) -> None:
         self.host, self.outside, self.folder = host, outside, folder
         self.daemon = Daemon(
-            folder, "hosta", inside=["nsenter", f"--net=/proc/{host.pid}/ns/net", "--"], compute_driver="libvirt",
+            folder, "hosta", inside=["nsenter", f"--net={self.netns}", "--"], compute_driver="libvirt",
             libvirt_uri=host.uri, libvirt_type="qemu", network_manager="flatdhcp", use_ipv6="true",
             networks_path=folder / "networks",
         )  # fmt: skip
@@ -88,14 +88,10 @@ class Lab:
         """Wait until it answers outside."""
         eventually(lambda: self._answers(name), BOOT_S, f"{name} answers")
 
-    def processes(self) -> str:
-        """What runs in the host's network namespace."""
-        here, found = Path(f"/proc/{self.host.pid}/ns/net").readlink(), []
-        for entry in Path("/proc").glob("[0-9]*"):
-            with contextlib.suppress(OSError):
-                if (entry / "ns/net").readlink() == here:
-                    found.append((entry / "cmdline").read_bytes().replace(b"\0", b" ").decode())
-        return "\n".join(found)
+    @property
+    def netns(self) -> str:
+        """The host's network namespace."""
+        return f"/proc/{self.host.pid}/ns/net"
 
     def _answers(self, name: str) -> bool:
         with contextlib.suppress(AssertionError):
@@ -105,13 +101,16 @@ class Lab:
 
 @pytest.fixture(scope="module")
 def lab(guest_image: GuestImage) -> Iterator[Lab]:
-    with scratch_folder() as folder, places(1) as (outside,):
-        with running(functools.partial(LibvirtHost, name="packets", network=True)) as host:
-            _connect(host, outside)
-            lab = Lab(host, outside, folder)
-            _furnish(lab, guest_image)
+    host_kind = functools.partial(LibvirtHost, name="packets", network=True)
+    with scratch_folder() as folder, places(1) as (outside,), running(host_kind) as host:
+        _connect(host, outside)
+        lab = Lab(host, outside, folder)
+        _furnish(lab, guest_image)
+        try:
             with lab.daemon:
                 yield lab
+        finally:
+            end_all_in(lab.netns)  # what a test that failed has left
 
 
 def _connect(host: LibvirtHost, outside: Place) -> None:
@@ -134,6 +133,7 @@ def _furnish(lab: Lab, image: GuestImage) -> None:
     tail = ["--disk_format", "raw", "--kernel", "kernel", "--ramdisk", "ramdisk"]
     lab.operate("image", "add", "--name", "tiny", "--location", str(image.root), *tail)
     lab.operate("instance_type", "create", "m1.nano", "112", "1", "0", "99")
+    lab.operate("instance_type", "create", "m1.wide", "112", "1", "1", "98")
     lab.operate("network", "create", "private", CIDR, "--bridge", "br98", "--cidr_v6", CIDR_V6)
 
 
@@ -201,6 +201,26 @@ def test_a_libvirtd_that_is_killed_costs_the_guest_nothing_and_the_daemon_finds_
     assert (after["boots"], int(after["ticks"]) > int(before["ticks"])) == (before["boots"], True)
 
 
+def test_it_asks_for_its_address_anew_when_its_network_is_reset(lab: Lab) -> None:
+    told = f"ADDRESS eth0 {lab.address()}/24"
+    before = lab.lines().count(told)
+    lab.operate("vm", "reset_network", "one", "--wait")
+    eventually(lambda: lab.lines().count(told) > before, 60, "its address once more")
+    assert lab.outside.pings(lab.address())
+
+
+def test_a_network_that_the_host_cannot_have_is_the_fault_and_leaves_nothing(lab: Lab) -> None:
+    lab.operate("network", "create", "broken", "10.97.0.0/24", "--bridge", "br97", "--bridge_interface", "nope0")
+    words = ["--instance_type", "m1.nano", "--image", "tiny", "--network", "broken", "--wait"]
+    done = lab.operate.run("vm", "boot", "--name", "three", *words)
+    assert (done.returncode, "this host has no interface nope0" in done.stderr) == (1, True)
+    assert "nope0" in str(lab.one("three")["fault"])
+    lab.operate("vm", "delete", "three", "--wait")
+    lab.operate("network", "delete", "broken")
+    assert "br97" not in lab.host.run("ip", "-o", "link")
+    assert [entry.name for entry in (lab.folder / "networks").iterdir()] == ["1"]
+
+
 def test_a_snapshot_is_taken_while_it_runs(lab: Lab) -> None:
     lab.do("echo of-the-first > /root/marker; sync")
     lab.operate("vm", "snapshot", "one", "picture", "--wait")
@@ -208,12 +228,13 @@ def test_a_snapshot_is_taken_while_it_runs(lab: Lab) -> None:
     assert lab.status()["boots"] == "1"
 
 
-def test_it_is_suspended_and_its_snapshot_boots_beside_it(lab: Lab) -> None:
+def test_it_is_suspended_and_its_snapshot_boots_with_a_larger_disk(lab: Lab) -> None:
     lab.do(f"echo {lab.status()['ticks']} > /run/remembered")
     lab.operate("vm", "suspend", "one", "--wait")
-    lab.operate("vm", "boot", "--name", "two", "--instance_type", "m1.nano", "--image", "picture", "--wait")
+    lab.operate("vm", "boot", "--name", "two", "--instance_type", "m1.wide", "--image", "picture", "--wait")
     lab.wait_ready("two")
     assert (lab.do("cat /root/marker", "two"), lab.status("two")["boots"]) == ("of-the-first\n", "2")
+    assert int(lab.do("cat /sys/block/vda/size", "two")) == 1024**3 // 512
     assert lab.address("two") != lab.address()
     lab.operate("vm", "delete", "two", "--wait")
 
@@ -248,4 +269,4 @@ def test_nothing_is_left_when_it_is_deleted(lab: Lab) -> None:
     assert set(re.findall(r"^\d+: ([^:@]+)", lab.host.run("ip", "-o", "link"), re.MULTILINE)) == {"lo", "out"}
     assert lab.host.run("nft", "list", "tables") == ""
     assert lab.host.run("virsh", "list", "--all", "--name").strip() == ""
-    assert not re.search("dnsmasq|qemu", lab.processes())
+    assert not re.search("dnsmasq|qemu", " ".join(inhabitants(lab.netns).values()))

@@ -9,17 +9,24 @@ import ast
 import inspect
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from oslo_config import generator
+from prometheus_client.core import Metric
 
 from compute import errors
+from compute import metrics_families as families
 from compute.cli import nouns
 from compute.cli.command import Argument, Noun, Verb
 from compute.cli.parser import FOLLOW
 from compute.manager import ComputeManager
+from compute.metrics import Histogram
+from compute.metrics_families import HypervisorFacts, OwnFacts, RecordFacts
 from compute.scheduler_manager import SchedulerManager
 from compute.states import as_markdown
 from virt import driver
+from virt.power_state import Power
+from virt.spec import BlockStats, GuestUsage, HostResources, InterfaceStats
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 WRAP = ("--wrap-width", "100")
@@ -59,11 +66,37 @@ def driver_rows() -> Iterator[str]:
     """Every capability, and which driver lists it in its class header; read, not imported: no hypervisor is needed."""
     bases = {path.parent.name: _bases(path) for path in sorted((REPOSITORY / "virt").glob("*/driver.py"))}
     bases.pop("firewall", None)  # a FirewallDriver is no hypervisor's
+    bases["libvirt (lxc)"] = _bases(REPOSITORY / "virt/libvirt/lxc.py")
     yield f"| capability | {' | '.join(bases)} | what it does |"
     yield "|---|" + "---|" * (len(bases) + 1)
     for capability in driver.CAPABILITIES:
         cells = ["yes" if capability.__name__ in found else "no" for found in bases.values()]
         yield f"| `{capability.__name__}` | {' | '.join(cells)} | {(capability.__doc__ or '').strip()} |"
+
+
+def metric_rows() -> Iterator[str]:
+    """Every metric family: its name as Prometheus stores it, its kind and labels, and what it says."""
+    yield from ("| metric | kind | labels | what it says |", "|---|---|---|---|")
+    for family in _families():
+        samples = family.samples
+        labels = sorted(set(samples[0].labels) - {"le"}) if samples else []
+        total = "_total" if family.type == "counter" else ""
+        yield f"| {family.name}{total} | {family.type} | {', '.join(labels)} | {family.documentation} |"
+
+
+def _families() -> Iterator[Metric]:
+    """One of each, with something in it."""
+    disk = BlockStats(**dict.fromkeys(BlockStats.__slots__, 0))
+    nic = InterfaceStats(**dict.fromkeys(InterfaceStats.__slots__, 0))
+    counters = dict.fromkeys(("vcpus", "cpu_time_ns", "mem_kb", "max_mem_kb"), 0)
+    devices: dict[str, Any] = {"disks": {"vda": disk}, "interfaces": {"tap": nic}}
+    guest = GuestUsage(name="", uuid="", power=Power.RUNNING, **counters, **devices)
+    host = HostResources(**dict.fromkeys(HostResources.__slots__, 0))  # type: ignore[arg-type]
+    facts = HypervisorFacts([guest], host)
+    yield families.build_info("", "", "")
+    yield from families.own_families(OwnFacts({("pausing", "done"): Histogram()}, Histogram(), {"build": 0}, 0))
+    yield from families.hypervisor_families(facts, 0.0, answers=True)
+    yield from families.record_families(RecordFacts({"active": 0}, {"running": 0}), answers=True)
 
 
 def _bases(path: Path) -> set[str]:
@@ -110,6 +143,7 @@ def tables() -> dict[str, list[str]]:
         "errors": [*error_rows()],
         "cli": [*cli_rows()][:-1],
         "drivers": [*driver_rows()],
+        "metrics": [*metric_rows()],
     }
 
 

@@ -1,8 +1,8 @@
 """Holds while libvirt moves its own rules about.
 
-Whenever libvirt makes any guest's rules, or starts, it takes the jump to its chain `libvirt-out` out of FORWARD and puts
-it in again; between the two every guest would be open. So a chain of ours goes there by itself, and drops what is for
-a guest's tap and comes back undecided.
+Whenever libvirt makes any guest's rules, or starts, it takes the jump to its chain `libvirt-out` out of FORWARD and
+puts it in again; between the two every guest would be open. So a chain of ours goes there by itself, and drops what is
+for a guest's tap and comes back undecided.
 """
 
 from __future__ import annotations

@@ -116,6 +116,9 @@ class FirewallDriver(ABC):
     def apply_instance_filter(self, spec: InstanceSpec) -> None:
         """What can only be done once the guest runs; normally nothing."""
 
+    def expect_instance(self, spec: InstanceSpec) -> None:  # noqa: B027 - nothing, where filters need no tap
+        """A prepared guest will come from another host: do as `apply_instance_filter` once it is here; do not wait."""
+
     @abstractmethod
     def unfilter_instance(self, spec: InstanceSpec) -> None:
         """Remove the filters of a guest that is gone, and what only it used; succeed if they are."""

@@ -72,8 +72,8 @@ class IptablesFirewall(FirewallDriver):
             raise DriverConfigError(f"firewall_driver = iptables: bridged packets would go past: {'; '.join(bypasses)}")
         try:
             self._host.feed(NFT, iptables_guard.skeleton(self._mark))
-            self._guard_rules = self._host.read().rules
             self._turns.take(Change(draft=self._put_static, looks=True))
+            self._guard_rules = self._known.rules
         except FirewallError as exc:
             raise DriverConfigError(f"firewall_driver = iptables: {exc}") from exc
 

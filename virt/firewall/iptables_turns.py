@@ -6,6 +6,8 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
+from virt.errors import FirewallError
+
 Change = TypeVar("Change")
 
 
@@ -39,6 +41,8 @@ class Turns(Generic[Change]):
                 self._settle(batch)
         if ticket.error is not None:
             raise ticket.error
+        if not ticket.done:
+            raise FirewallError("a change of packet filters was cut off by the end of the one that made it")
 
     def _settle(self, batch: list[_Ticket[Change]]) -> None:
         try:

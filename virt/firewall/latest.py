@@ -54,6 +54,9 @@ class LatestFirewall(FirewallDriver):
     def apply_instance_filter(self, spec: InstanceSpec) -> None:
         self._firewall.apply_instance_filter(spec)
 
+    def expect_instance(self, spec: InstanceSpec) -> None:
+        self._firewall.expect_instance(spec)
+
     def unfilter_instance(self, spec: InstanceSpec) -> None:
         with self._lock:
             self._guests.pop(spec.name, None)

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Self
 
 from oslo_config.cfg import ConfigOpts
 
-from virt.errors import DriverConfigError, FirewallError, GuestNotFoundError, HypervisorError
+from virt.errors import DriverConfigError, FirewallError, HypervisorUnreachableError, VirtError
 from virt.execute import Execute, run
 from virt.firewall import conf as firewall_conf
 from virt.firewall import nwfilter_audit as auditing
@@ -37,6 +39,7 @@ from virt.firewall.rules import GroupRules, InstanceRules, Members, instance_rul
 from virt.spec import InstanceSpec, Vif
 
 LOG = logging.getLogger(__name__)
+ARRIVAL_S, ARRIVAL_POLL_S = 1800.0, 0.2
 NOTHING_HELD = Guarded(names=frozenset(), open=frozenset(), stale=frozenset())
 
 
@@ -115,17 +118,19 @@ class NWFilterFirewall(FirewallDriver):
         if there:
             self._guard.open([vif.dev for vif in there])
 
+    def expect_instance(self, spec: InstanceSpec) -> None:
+        threading.Thread(target=self._open_when_here, args=(spec,), name=f"filters:{spec.name}", daemon=True).start()
+
     def unfilter_instance(self, spec: InstanceSpec) -> None:
         with self._lock:
             told = self._rules(spec)
             known = self._guests.pop(spec.name, told)
             self._drop_unused(known, None)
             self._drop_unused(told, None)
-        self._guard.forget({tap.dev for tap in (*known.taps, *told.taps)})
 
     def refresh_security_group_rules(self, specs: Sequence[InstanceSpec]) -> None:
         with self._lock:
-            here = [self._rules(spec) for spec in specs if self.instance_filter_exists(spec)]
+            here = [self._rules(spec) for spec in specs if self._filters.xml(instance_group_name(spec.name))]
             before = {rules.name: self._guests.get(rules.name) for rules in here}
             for rules in here:
                 self._guests[rules.name] = rules
@@ -174,18 +179,31 @@ class NWFilterFirewall(FirewallDriver):
 
     def repair(self, specs: Sequence[InstanceSpec], provider_rules: Sequence[Mapping[str, str]]) -> list[Drift]:
         with self._lock:
-            self._backstop.ensure()
             found = self.audit(specs, provider_rules)
+            self._backstop.ensure()
             guests = [self._rules(spec) for spec in specs]
             wanted = _wanted(guests, provider_rules)
-            for one in wanted.values():
-                self._named.put(one)
+            for name, one in wanted.items():
+                _attempt(f"filter {name}", partial(self._named.put, one))
             for name in auditing.leftovers(self._filters.names(), wanted):
                 self._drop_leftover(name)
             self._guests = {rules.name: rules for rules in guests}
             self._members = {key: known for rules in guests for key, known in rules.members.items()}
             self._mend_taps(guests, wanted)
             return found
+
+    def _open_when_here(self, spec: InstanceSpec) -> None:
+        """Open the taps of a guest that comes; the next audit does it for one that takes too long."""
+        until = time.monotonic() + ARRIVAL_S
+        while spec.name in self._guests and time.monotonic() < until:
+            try:
+                bindings = self._filters.bindings()
+                if all(bindings.get(vif.dev) == self.filter_name(spec, vif) for vif in spec.vifs):
+                    self._guard.open([vif.dev for vif in spec.vifs])
+                    return
+            except VirtError as exc:
+                LOG.info("guest %s: is looked for again: %s", spec.name, exc)
+            time.sleep(ARRIVAL_POLL_S)
 
     def _is_filtered(self, spec: InstanceSpec, vif: Vif) -> bool:
         wanted = self.filter_name(spec, vif)
@@ -207,12 +225,14 @@ class NWFilterFirewall(FirewallDriver):
         self._guard.ensure(tap.dev for rules in guests for tap in rules.taps)
         for fault in wrong:
             if fault.kind is auditing.Kind.UNBOUND:
-                self._bind(fault)
+                _attempt(fault.drift.what, partial(self._filters.bind, fault.guest, fault.dev, fault.filter))
             elif fault.kind is auditing.Kind.UNFILTERED:
-                self._named.renew(wanted[fault.filter])
+                _attempt(fault.drift.what, partial(self._named.renew, wanted[fault.filter]))
         if wrong:
             left = self._faults(guests, wanted, auditing.look(self._execute))
-            self._guard.open([fault.dev for fault in left if fault.kind is auditing.Kind.SHUT])
+            for fault in left:
+                if fault.kind is auditing.Kind.SHUT:
+                    _attempt(fault.drift.what, partial(self._guard.open, [fault.dev]))
         if held is not None:
             known = {tap.dev for rules in guests for tap in rules.taps}
             # a tap that is there but of no guest we know may be one's that we should know
@@ -223,12 +243,6 @@ class NWFilterFirewall(FirewallDriver):
             self._named.drop(name)
         except FirewallError as exc:
             LOG.warning("a filter that no guest here should need stays, for something needs it: %s", exc)
-
-    def _bind(self, fault: auditing.Fault) -> None:
-        try:
-            self._filters.bind(fault.guest, fault.dev, fault.filter)
-        except (GuestNotFoundError, HypervisorError) as exc:
-            LOG.error("guest %s: %s stays shut: %s", fault.guest, fault.dev, exc)
 
     def _drifted(self, guests: Sequence[InstanceRules], wanted: Mapping[str, Filter]) -> list[Drift]:
         guest_of = {instance_group_name(rules.name): rules.name for rules in guests}
@@ -255,9 +269,10 @@ class NWFilterFirewall(FirewallDriver):
         if before is None:
             return
         kept = set() if now is None else {tap.mac for tap in now.taps}
-        for tap in before.taps:
-            if tap.mac not in kept:
-                self._named.drop(tap_name(before.name, tap.mac))
+        gone = [tap for tap in before.taps if tap.mac not in kept]
+        for tap in gone:
+            self._named.drop(tap_name(before.name, tap.mac))
+        self._guard.forget([tap.dev for tap in gone])
         if now is None:
             self._named.drop(instance_group_name(before.name))
         in_use = {group.id for rules in self._guests.values() for group in rules.groups}
@@ -267,6 +282,16 @@ class NWFilterFirewall(FirewallDriver):
         followed = {one for rules in self._guests.values() for one in rules.members}
         for group_id in set(before.members) - followed:
             self._members.pop(group_id, None)
+
+
+def _attempt(what: str, work: Callable[[], None]) -> None:
+    """Mend one thing; what cannot be mended is told, and stays as it is: the others are mended all the same."""
+    try:
+        work()
+    except HypervisorUnreachableError:
+        raise
+    except VirtError as exc:
+        LOG.error("packet filters: %s cannot be mended: %s", what, exc)
 
 
 def _wanted(guests: Sequence[InstanceRules], provider_rules: Sequence[Mapping[str, str]]) -> dict[str, Filter]:

@@ -22,8 +22,12 @@ CACHE = "_base"
 class Builder:
     """Guests' directories below `instances_path`."""
 
-    def __init__(self, instances_path: Path, images: ImageCache, disks: Disks, *, cow: bool = True) -> None:
-        self.instances_path, self.images, self._disks, self._cow = instances_path, images, disks, cow
+    def __init__(
+        self, instances_path: Path, images: ImageCache, disks: Disks, *, cow: bool = True, raw: bool = False
+    ) -> None:
+        """cow: root disks are overlays on the image. raw: they are raw copies, for a hypervisor that knows no qcow2."""
+        self.instances_path, self.images, self._disks = instances_path, images, disks
+        self._cow, self._into = cow and not raw, "raw" if raw else "qcow2"
 
     def prepare(self) -> None:
         """Have the directory of directories. Raises DiskError."""
@@ -127,7 +131,7 @@ class Builder:
         if self._cow:
             self._disks.create_overlay(layout.root, layout.root_base, image.disk_format, size)
         else:
-            self._disks.copy(layout.root_base, image.disk_format, layout.root, size)
+            self._disks.copy(layout.root_base, image.disk_format, layout.root, size, self._into)
             layout.root_base.unlink()
 
 

@@ -138,10 +138,11 @@ class LibvirtDriver(
             timeout_s=conf.image_fetch_timeout,
         )
         host = host_of(conf, threads)
+        disks, raw = Disks(qemu_img=conf.qemu_img), conf.libvirt_type == "uml"
         return cls(
             host,
             platform_of(conf),
-            cls.builder_type(instances_path, images, Disks(qemu_img=conf.qemu_img), cow=conf.use_cow_images),
+            cls.builder_type(instances_path, images, disks, cow=conf.use_cow_images, raw=raw),
             networks=Networks.from_conf(conf),
             firewall=LatestFirewall.from_conf(conf, NWFilters(host, change_timeout_s=conf.nwfilter_timeout)),
             agents=Agents(host, conf.cluster_id, timeout_s=conf.guest_agent_timeout),

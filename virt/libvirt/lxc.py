@@ -15,6 +15,7 @@ from virt.driver import (
     CachesImages,
     ComputeDriver,
     EmitsEvents,
+    FiltersTraffic,
     HasConsole,
     Pausable,
     Progress,
@@ -23,9 +24,11 @@ from virt.driver import (
     no_progress,
 )
 from virt.errors import DriverConfigError, HypervisorError, UnsupportedError, VirtError
+from virt.firewall.base import FirewallDriver
 from virt.libvirt import console
 from virt.libvirt.calls import Threads
 from virt.libvirt.driver import LibvirtDriver
+from virt.libvirt.filtering import Filtering
 from virt.libvirt.lxc_build import ContainerBuilder, check_container
 from virt.libvirt.lxc_domains import Containers, ContainerStats
 from virt.spec import (
@@ -52,6 +55,11 @@ class ContainerHost(LibvirtDriver):
     stats_type = ContainerStats
     _builder: ContainerBuilder
     _domains: Containers
+
+    @property
+    def firewall(self) -> FirewallDriver:
+        """What filters the containers' packets."""
+        return self._firewall
 
     def init_host(self, host: str) -> None:
         super().init_host(host)
@@ -96,14 +104,15 @@ class ContainerHost(LibvirtDriver):
 
 
 class LxcDriver(
-    ComputeDriver, Pausable, AttachesNics, HasConsole, ReportsStats, EmitsEvents, CachesImages, AuditsFiles
+    Filtering, ComputeDriver, Pausable, AttachesNics, HasConsole, FiltersTraffic, ReportsStats, EmitsEvents,
+    CachesImages, AuditsFiles,
 ):  # fmt: skip
     """Containers of one libvirt. What is not in the class header, a container cannot do."""
 
     name = "libvirt-lxc"
 
     def __init__(self, host: ContainerHost) -> None:
-        self._host = host
+        self._host, self._firewall = host, host.firewall
 
     @classmethod
     def from_conf(cls, conf: ConfigOpts, threads: Threads | None = None) -> Self:

@@ -145,8 +145,10 @@ class Migrator:
 
     def _run(self, spec: InstanceSpec, dest: str, progress: Progress, *, shared: bool) -> None:
         progress("copying memory")
+        own = self._own_disks(spec)
+        shared = shared or not own  # told of no disk, libvirt would copy them all, volumes onto themselves
         flags = self._manner.flags(shared=shared)
-        parameters = self._manner.parameters(dest, self._own_disks(spec), shared=shared)
+        parameters = self._manner.parameters(dest, own, shared=shared)
         uri = self._peers.uri_of(dest)
 
         def work(domain: lv.Domain) -> None:

@@ -82,6 +82,7 @@ class Moves(Resizable, LiveMigratable, SharesStorage):
         self._firewall.setup_basic_filtering(spec)
         self._firewall.prepare_instance_filter(spec)
         self._migrator.prepare(spec)
+        self._firewall.expect_instance(spec)
 
     def live_migration(self, spec: InstanceSpec, dest: str, progress: Progress = no_progress) -> None:
         self._migrator.migrate(spec, dest, progress)

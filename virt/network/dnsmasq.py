@@ -44,15 +44,19 @@ class Dnsmasq:
     def forget(self, network: Network, folder: Folder, leases: Sequence[tuple[str, str]]) -> None:
         """Have the server read its hosts anew, and end the leases of these (MAC, address) that are no hosts any more.
 
-        A lease outlives its host's line otherwise, and dnsmasq gives an address that is leased to nobody else.
+        A lease outlives its host's line otherwise, and dnsmasq gives an address that is leased to nobody else. Raises
+        NetworkError.
         """
         if not leases or not self.read_hosts(folder):
             return
-        for mac, address in leases:
-            try:
+        try:
+            for mac, address in leases:
                 self._execute([*self._inside, "dhcp_release", network.bridge, address, mac], timeout_s=_RELEASE_S)
-            except ProcessError as exc:
-                LOG.warning("network %s: %s stays leased to %s: %s", network.label, address, mac, exc)
+        except ProcessError as exc:
+            LOG.warning("network %s: its DHCP server is started anew, for a lease stays: %s", network.label, exc)
+            self.stop(network, folder)
+            folder.leases.unlink(missing_ok=True)  # guests that renew theirs are known by their hosts' lines
+            self.ensure(network, folder)
 
     def read_hosts(self, folder: Folder) -> bool:
         """Have the server be true to its hosts from now on; False when it does not run."""

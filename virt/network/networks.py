@@ -28,7 +28,7 @@ _RUN = Path("/run/micronova")
 
 
 class Networks:
-    """The networks that guests of this host use; one network's changes come one after another."""
+    """The networks that guests of this host use; changes on one bridge come one after another."""
 
     def __init__(
         self, bridges: Bridges, path: Path, options: DhcpOptions | None = None, *, source_ip: str = "",
@@ -39,7 +39,7 @@ class Networks:
         self._bridges, self._path, self._ledger, self._demands_vlan = bridges, path, Ledger(path), demands_vlan
         self._dnsmasq = Dnsmasq(options or DhcpOptions(), run, inside)
         self._gateway = Gateway(run, inside, source_ip)
-        self._locks: dict[int, threading.Lock] = {}
+        self._locks: dict[str, threading.Lock] = {}
 
     @classmethod
     def from_conf(cls, conf: ConfigOpts, netns: str | None = None) -> Self:
@@ -100,7 +100,7 @@ class Networks:
             self._look_after(network)
 
     def _lock(self, network: Network) -> threading.Lock:
-        return self._locks.setdefault(network.id, threading.Lock())
+        return self._locks.setdefault(network.bridge, threading.Lock())
 
     def _serve(self, network: Network) -> None:
         """Everything that a network needs here; its lock is held."""
@@ -116,8 +116,12 @@ class Networks:
     def _leave(self, network: Network, uuid: str, mac: str = "") -> None:
         with self._lock(network):
             left = self._ledger.leave(network.id, uuid, mac)
-            self._dnsmasq.forget(network, self._ledger.folder(network.id), left)
-            self._remove_if_unused(network)
+            try:
+                self._dnsmasq.forget(network, self._ledger.folder(network.id), left)
+            except NetworkError as exc:
+                LOG.warning("%s; tried again later", exc)
+            for one in (network, *self._sharers(network)):
+                self._remove_if_unused(one)
 
     def _look_after(self, network: Network) -> None:
         with self._lock(network):
@@ -137,11 +141,17 @@ class Networks:
         try:
             self._dnsmasq.stop(network, folder)
             self._gateway.remove(network, folder.path / "rules.nft")
+            if any(self._ledger.guests(other.id) for other in self._sharers(network)):
+                return
             if self._bridges.remove(network, self._ledger.made(network.id)):
                 self._ledger.forget(network.id)
                 LOG.info("network %s: its last guest has left this host", network.label)
         except NetworkError as exc:
             LOG.warning("%s; tried again later", exc)
+
+    def _sharers(self, network: Network) -> list[Network]:
+        """The other networks on the same bridge, as only flat ones can be."""
+        return [one for one in self._ledger.networks() if one.bridge == network.bridge and one.id != network.id]
 
 
 def _demand_reachable(path: Path) -> None:

@@ -7,7 +7,7 @@ import logging
 
 from virt import configdrive
 from virt.driver import Progress
-from virt.errors import GuestExistsError, GuestNotFoundError, ImageError, VirtError
+from virt.errors import GuestExistsError, GuestNotFoundError, ImageError, VirtError, VolumeError
 from virt.spec import InstanceSpec
 from virt.xenapi import stamps
 from virt.xenapi.disks import GIB, MIB, Disks, check_images
@@ -19,7 +19,7 @@ from virt.xenapi.networks import Networks
 from virt.xenapi.power import PowerSwitch
 from virt.xenapi.session import Session
 from virt.xenapi.stamps import Role, Stage
-from virt.xenapi.volumes import Volumes
+from virt.xenapi.volumes import Volumes, device_of
 from virt.xenapi.wiring import Plug, Wiring
 
 LOG = logging.getLogger(__name__)
@@ -57,24 +57,30 @@ class Builder(HelperBase):
         progress("making the VM")
         vm = self.machines.create(spec)
         progress("connecting disks and networks")
-        self._connect(vm, spec)
+        self.wiring.vifs(vm, spec)
+        self.put(vm, spec, self.plugs(spec))
         self.machines.finish(vm, spec)
         progress("starting")
         self.power.start(vm)
         progress("started")
 
-    def refresh(self, guest: Guest, spec: InstanceSpec) -> None:
+    def restart(self, spec: InstanceSpec) -> None:
+        """Pull the plug of a guest and start it by `spec`; nothing is stopped before all that it needs is there.
+
+        Raises GuestNotFoundError.
+        """
+        guest = self.guests.find(spec)
+        plugs = self.plugs(spec)
+        self.power.stop(guest.ref)
+        self.refresh(self.guests.again(guest), spec, plugs)
+        self.power.start(guest.ref)
+
+    def refresh(self, guest: Guest, spec: InstanceSpec, plugs: list[Plug]) -> None:
         """Bring a VM that is off to what `spec` says: size, disks, volumes, interfaces, config drive."""
         self.machines.fit(guest.ref, guest.record, spec)
-        self._connect(guest.ref, spec)
+        self.wiring.vifs(guest.ref, spec)
+        self.put(guest.ref, spec, plugs)
         self.machines.finish(guest.ref, spec)
-
-    def restart(self, spec: InstanceSpec) -> None:
-        """Pull the plug of a guest and start it by `spec`. Raises GuestNotFoundError."""
-        guest = self.guests.find(spec)
-        self.power.stop(guest.ref)
-        self.refresh(self.guests.again(guest), spec)
-        self.power.start(guest.ref)
 
     def destroy(self, spec: InstanceSpec) -> None:
         """Remove the guest that is on this host, and everything that was made for it; succeed if there is nothing."""
@@ -95,7 +101,7 @@ class Builder(HelperBase):
         """Remove what is left of a guest that has no VM: half made ones, disks, connections to its volumes."""
         for guest in self.guests.staged(spec, Stage.UNFINISHED):
             self.remove(guest)
-        self.disks.sweep(spec)
+        self.disks.sweep_all(spec)
         for volume in spec.volumes:
             self.volumes.disconnect(volume)
 
@@ -144,9 +150,19 @@ class Builder(HelperBase):
         self.wiring.disks(vm, plugs)
         self.disks.sweep(spec, Role.CONFIG)
 
-    def _connect(self, vm: str, spec: InstanceSpec) -> None:
-        self.wiring.vifs(vm, spec)
-        self.put(vm, spec, [*self.own_plugs(spec), *self.config_plug(spec), *self.volumes.plugs(spec)])
+    def plugs(self, spec: InstanceSpec) -> list[Plug]:
+        """Every disk, volume and config drive that the guest is to have, made and connected to this host.
+
+        Raises ImageError, DiskError, VolumeError, and NetworkError when it would find no network.
+        """
+        for vif in spec.vifs:
+            self.networks.find(vif.network)
+        own = [*self.own_plugs(spec), *self.config_plug(spec)]
+        taken = {plug.device for plug in own}
+        for volume in spec.volumes:
+            if device_of(volume) in taken:
+                raise VolumeError(f"volume {volume.volume_id}: guest {spec.name} has another disk at {volume.device}")
+        return [*own, *self.volumes.plugs(spec)]
 
     def _make_disks(self, spec: InstanceSpec, progress: Progress) -> None:
         if spec.root_image is not None:

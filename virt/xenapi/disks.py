@@ -82,15 +82,12 @@ class Disks(HelperBase):
             return self._filled(spec, Role.CONFIG, file, "raw", len(data), no_progress, sha256=digest)
 
     def find(self, spec: InstanceSpec, role: Role, *, is_kept: bool = False) -> dict[str, Record]:
-        """The disks of the guest in this role that are this host's."""
-        found = {}
-        for ref in self.call("VDI.get_by_name_label", stamps.disk(spec, role, is_kept=is_kept)):
-            with contextlib.suppress(GoneError):
-                record = self.call("VDI.get_record", ref)
-                config = record["other_config"]
-                if self._stamp.is_on(config, spec) and config.get(stamps.HOST) == self._stamp.host:
-                    found[ref] = record
-        return found
+        """The disks of the guest in this role that are this host's; neither snapshots nor copies made by others."""
+        return {
+            ref: record
+            for ref, record in self._labelled(spec, stamps.disk(spec, role, is_kept=is_kept)).items()
+            if record["is_a_snapshot"] is (role is Role.SNAPSHOT)
+        }
 
     def the(self, spec: InstanceSpec, role: Role) -> str | None:
         """The disk of a guest in a role, if there is one."""
@@ -113,11 +110,36 @@ class Disks(HelperBase):
         self.session.destroy("VDI", vdi)
 
     def sweep(self, spec: InstanceSpec, *roles: Role, is_kept: bool = False) -> None:
-        """Remove the guest's disks in these roles (none: every one) that are plugged into nothing."""
-        for role in roles or tuple(Role):
-            for ref, record in self.find(spec, role, is_kept=is_kept).items():
-                if not record["VBDs"]:
-                    self.remove(ref)
+        """Remove the guest's disks in these roles that are plugged into nothing."""
+        for role in roles:
+            self._remove_idle(self.find(spec, role, is_kept=is_kept))
+
+    def sweep_all(self, spec: InstanceSpec) -> None:
+        """The same for every role, and for snapshots that nobody got to name."""
+        for role in Role:
+            self._remove_idle(self._labelled(spec, stamps.disk(spec, role)))
+
+    def _remove_idle(self, disks: dict[str, Record]) -> None:
+        for ref, record in disks.items():
+            if not record["VBDs"]:
+                self.remove(ref)
+
+    def _labelled(self, spec: InstanceSpec, label: str) -> dict[str, Record]:
+        found = {}
+        for ref in self.call("VDI.get_by_name_label", label):
+            with contextlib.suppress(GoneError):
+                record = self.call("VDI.get_record", ref)
+                config = record["other_config"]
+                if self._stamp.is_on(config, spec) and config.get(stamps.HOST) == self._stamp.host:
+                    found[ref] = record
+        if len(found) < 2:
+            return found
+        return {ref: record for ref, record in found.items() if self._is_the_guests(record)}
+
+    def _is_the_guests(self, record: Record) -> bool:
+        """True unless a disk is plugged into a VM that is not the guest's: an operator's copy, or a snapshot of it."""
+        vms = [self.call("VM.get_record", self.call("VBD.get_VM", vbd)) for vbd in record["VBDs"]]
+        return all(vm["other_config"].get(stamps.VM) == vm["uuid"] for vm in vms)
 
     def _filled(
         self, spec: InstanceSpec, role: Role, file: IO[bytes], form: str, size: int, progress: Progress, **more: str

@@ -64,7 +64,7 @@ class Watcher(HelperBase):
                 told(None)  # whose it was is gone with it
             return
         known[event["ref"]] = _facts(record)
-        if known[event["ref"]] != before and self._guests.stamp.is_on(record["other_config"]):
+        if known[event["ref"]] != before and self._guests.is_ours(record):
             told(record["other_config"].get(stamps.UUID))
 
 

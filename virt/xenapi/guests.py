@@ -83,6 +83,11 @@ class Guests(HelperBase):
         """The same guest as it is now. Raises GuestNotFoundError."""
         return Guest(guest.ref, self.call("VM.get_record", guest.ref))
 
+    def is_ours(self, record: Record, spec: InstanceSpec | None = None) -> bool:
+        """True if a VM is one that this installation made (for this guest), and no copy of one."""
+        config = record["other_config"]
+        return self.stamp.is_on(config, spec) and config.get(stamps.VM) == record["uuid"]
+
     def is_here(self, record: Record) -> bool:
         """True if a VM is this host's."""
         if record["resident_on"] not in _NOBODY:
@@ -158,8 +163,8 @@ class Guests(HelperBase):
         raise GuestNotFoundError(f"guest {name}: there is none on this host of the pool")
 
     def _matches(self, record: Record, name: str, spec: InstanceSpec | None) -> bool:
-        ours = self.stamp.is_on(record["other_config"], spec) and record["other_config"].get(stamps.NAME) == name
-        return ours and self._is_guest(record)
+        is_it = self.is_ours(record, spec) and record["other_config"].get(stamps.NAME) == name
+        return is_it and self._is_guest(record)
 
     def _is_staged(self, record: Record, spec: InstanceSpec, stage: Stage) -> bool:
         """An unfinished clone may have been lost before it was stamped; its label has the guest's uuid all the same."""
@@ -167,18 +172,18 @@ class Guests(HelperBase):
             return False
         is_bare_clone = stage is Stage.UNFINISHED and stamps.CLUSTER not in record["other_config"]
         is_at_stage = record["other_config"].get(stamps.STAGE) == stage.value
-        return is_bare_clone or (is_at_stage and self.stamp.is_on(record["other_config"], spec))
+        return is_bare_clone or (is_at_stage and self.is_ours(record, spec))
 
     def _is_guest(self, record: Record) -> bool:
         """A VM of this host that is neither a template, a snapshot, the control domain, nor ours at another stage."""
         if record["is_a_template"] or record["is_a_snapshot"] or record["is_control_domain"]:
             return False
-        if self.stamp.is_on(record["other_config"]):
+        if self.is_ours(record):
             return stamps.STAGE not in record["other_config"] and self.is_here(record)
         return bool(self.host in {record["resident_on"], record["affinity"]})
 
     def _fact(self, record: Record) -> GuestFact:
         config = record["other_config"]
-        if not self.stamp.is_on(config):
+        if not self.is_ours(record):
             return GuestFact(name=record["name_label"], power=power_of(record), ours=False)
         return GuestFact(name=config.get(stamps.NAME, ""), power=power_of(record), uuid=config.get(stamps.UUID))

@@ -37,11 +37,11 @@ class Machines(HelperBase):
             return next(iter(self.call("VM.get_by_name_label", label)), None)
 
         vm = self.session.make(find, "VM.clone", template, label, timeout_s=_CLONE_S)
-        # All of it, because a template's own tells `provision` which disks to make.
-        self.call("VM.set_other_config", vm, self._stamp.of(spec, stage=Stage.UNFINISHED.value))
-        if self.call("VM.get_is_a_template", vm):
-            self.run("VM.provision", vm, timeout_s=self._task_s)
         record = self.call("VM.get_record", vm)
+        # All of it, because a template's own tells `provision` which disks to make.
+        self.call("VM.set_other_config", vm, self._stamp.of(spec, vm=record["uuid"], stage=Stage.UNFINISHED.value))
+        if record["is_a_template"]:
+            self.run("VM.provision", vm, timeout_s=self._task_s)
         for ref in record["VBDs"]:  # a template's empty CD drive
             self.session.destroy("VBD", ref)
         for ref in record["VIFs"]:
@@ -54,7 +54,7 @@ class Machines(HelperBase):
 
     def finish(self, vm: str, spec: InstanceSpec) -> None:
         """From now on the VM is the guest, and worth keeping."""
-        self.call("VM.set_other_config", vm, self._stamp.of(spec))
+        self.call("VM.set_other_config", vm, self._stamp.of(spec, vm=self.call("VM.get_uuid", vm)))
         self.call("VM.set_name_label", vm, spec.name)
 
     def keep(self, vm: str, spec: InstanceSpec) -> None:
@@ -62,8 +62,9 @@ class Machines(HelperBase):
 
         What a VM is, its other_config says; a stage is looked for by its label, which is there before and after it.
         """
+        uuid = self.call("VM.get_uuid", vm)
         self.call("VM.set_name_label", vm, stamps.kept(spec))
-        self.call("VM.set_other_config", vm, self._stamp.of(spec, stage=Stage.KEPT.value))
+        self.call("VM.set_other_config", vm, self._stamp.of(spec, vm=uuid, stage=Stage.KEPT.value))
 
     def fit(self, vm: str, record: Record, spec: InstanceSpec) -> None:
         """Give a VM that is off the memory, CPUs and firmware of `spec`."""

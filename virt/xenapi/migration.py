@@ -80,9 +80,9 @@ class Migrator(HelperBase):
         for guest in self._builder.guests.labelled(spec.name):
             config = guest.record["other_config"]
             home = hosts.get(guest.record["resident_on"])
-            if self._builder.guests.stamp.is_on(config, spec) and home and config.get(stamps.HOST) != home:
+            if self._builder.guests.is_ours(guest.record, spec) and home and config.get(stamps.HOST) != home:
                 self._hand_over(guest.ref, spec, home)
-        self._builder.disks.sweep(spec)
+        self._builder.disks.sweep_all(spec)
         for volume in spec.volumes:
             self._builder.volumes.disconnect(volume)
 

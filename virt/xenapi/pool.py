@@ -107,7 +107,7 @@ class Pool(HelperBase):
 
     def sr_called(self, name: str) -> str:
         """A storage repository by name or uuid. Raises AmbiguousNameError."""
-        return _the_one(self._called("SR", name), "storage repository", name)
+        return _the_one(self._called("SR", name), "storage", name)
 
     def is_plugged(self, sr: str, host: str) -> bool:
         """True if a host has a storage repository at hand."""
@@ -165,4 +165,4 @@ def _the_one(found: dict[str, Record], what: str, name: str) -> str:
     if not found:
         raise AmbiguousNameError(f"the pool has no {what} called {name!r}")
     uuids = ", ".join(sorted(record["uuid"] for record in found.values()))
-    raise AmbiguousNameError(f"{len(found)} {what}s of the pool are called {name!r}, say which one: {uuids}")
+    raise AmbiguousNameError(f"{len(found)} of the pool are called {name!r}, name the {what} by its uuid: {uuids}")

@@ -50,9 +50,10 @@ class Rescuer:
             assert image is not None  # noqa: S101 - check_images said so
             vdi = builder.disks.create_from_image(spec, Role.RESCUE, image, 0, progress)
             progress("starting the rescue")
+            plugs = self._plugs(spec, vdi)
             undo.callback(self._put_back, guest, spec)
             builder.power.stop(guest.ref)
-            builder.put(guest.ref, spec, self._plugs(spec, vdi))
+            builder.put(guest.ref, spec, plugs)
             builder.power.start(guest.ref)
             undo.pop_all()
         LOG.info("guest %s: rescued", spec.name)
@@ -80,8 +81,9 @@ class Rescuer:
 
     def _put_back(self, guest: Guest, spec: InstanceSpec) -> None:
         try:
+            plugs = self._builder.plugs(spec)
             self._builder.power.stop(guest.ref)
-            self._builder.refresh(self._builder.guests.again(guest), spec)
+            self._builder.refresh(self._builder.guests.again(guest), spec, plugs)
             if guest.power.is_on:
                 self._builder.power.start(guest.ref)
         except VirtError as exc:

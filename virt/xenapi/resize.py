@@ -82,7 +82,7 @@ class Resizer(HelperBase):
         kept = self._kept(spec)
         if kept is not None:
             self._builder.remove(kept)
-        self._builder.disks.sweep(spec, is_kept=True)
+        self._builder.disks.sweep(spec, *Role, is_kept=True)
 
     def revert_resize(self, spec: InstanceSpec) -> None:
         """Have the guest as it was and start it; one that was made of the new size here gives way.
@@ -138,7 +138,7 @@ class Resizer(HelperBase):
             guest = Guest(ref, self.call("VM.get_record", ref))
         except GoneError as exc:
             raise DiskError(f"guest {spec.name}: the pool has no VM {uuid}, which its disks are in") from exc
-        if not self._builder.guests.stamp.is_on(guest.record["other_config"], spec):
+        if not self._builder.guests.is_ours(guest.record, spec):
             raise DiskError(f"guest {spec.name}: VM {uuid} is not its own")
         return guest
 

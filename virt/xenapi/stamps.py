@@ -1,7 +1,8 @@
 """What our objects in a pool are called, and what they carry to be known by.
 
 Labels are for people and for finding an object in one call; they are not unique. Whose an object is, its other_config
-says. Objects of no such stamp are nobody's business here.
+says. Objects of no such stamp are nobody's business here. Copies that operators make have the stamp of the original, so
+a VM's stamp names the VM (`nova-vm`).
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from virt.spec import InstanceSpec
 CLUSTER, UUID, NAME, EPOCH, HOST, ROLE, STAGE = (
     "nova-cluster", "nova-uuid", "nova-name", "nova-epoch", "nova-host", "nova-role", "nova-stage",
 )  # fmt: skip
-SHA256, ATTACHMENT, VOLUME = "nova-sha256", "nova-attachment", "nova-volume"
+SHA256, ATTACHMENT, VOLUME, VM = "nova-sha256", "nova-attachment", "nova-volume", "nova-vm"
 
 _VOLUMES = uuid.UUID("0f5c1f8e-51f0-5d0a-8c8e-3c4b8de0f0a4")
 _NOT_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff\ufffe\uffff]")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import email.parser
-import select
+import selectors
 import socket
 import ssl
 from collections.abc import Iterator
@@ -78,20 +78,27 @@ def head_of(link: socket.socket, timeout_s: float) -> Answer:
 def joined(link: ssl.SSLSocket, near: socket.socket, first: bytes) -> None:
     """Carry bytes between a connection and a socket of ours until one of them ends; `first` is what came already."""
     near.sendall(first)
-    while True:
-        ready = [link] if link.pending() else select.select([link, near], [], [])[0]
-        if near in ready:
-            data = near.recv(_CHUNK)
-            if not data:
+    with selectors.DefaultSelector() as selector:
+        for one in (link, near):
+            selector.register(one, selectors.EVENT_READ)
+        while True:
+            ready = [link] if link.pending() else [key.fileobj for key, _ in selector.select()]
+            if (near in ready and not _pass_on(near, link)) or (link in ready and not _take_in(link, near)):
                 return
-            link.settimeout(STALL_S)
-            link.sendall(data)
-        if link in ready:
-            link.settimeout(0)
-            try:
-                data = link.recv(_CHUNK)
-            except ssl.SSLWantReadError:
-                continue
-            if not data:
-                return
-            near.sendall(data)
+
+
+def _pass_on(near: socket.socket, link: ssl.SSLSocket) -> bool:
+    data = near.recv(_CHUNK)
+    link.settimeout(STALL_S)
+    link.sendall(data)
+    return bool(data)
+
+
+def _take_in(link: ssl.SSLSocket, near: socket.socket) -> bool:
+    link.settimeout(0)
+    try:
+        data = link.recv(_CHUNK)
+    except ssl.SSLWantReadError:  # what came was TLS's own
+        return True
+    near.sendall(data)
+    return bool(data)

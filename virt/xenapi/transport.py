@@ -7,7 +7,7 @@ be made twice.
 from __future__ import annotations
 
 import http.client
-import select
+import selectors
 import ssl
 import time
 from typing import Any
@@ -38,9 +38,9 @@ class Transport(SafeTransport):
         """True when the server has not closed its end, as far as can be seen."""
         if self._open is None or self._open.sock is None:
             return True
-        watch = select.poll()
-        watch.register(self._open.sock, select.POLLIN)
-        return not watch.poll(0)
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._open.sock, selectors.EVENT_READ)
+            return not selector.select(0)
 
     def request(self, host: Any, handler: str, request_body: Any, verbose: bool = False) -> Any:
         """Send once. `was_sent` tells afterwards whether the server may have seen it."""

@@ -11,6 +11,7 @@ import pytest
 
 from tests.builders import a_guest, a_network, a_vif, a_volume, an_image
 from tests.conformance.harness import Target, World
+from tests.conformance.targets.libvirt_test import NO_FILTERS
 from tests.integration.containers import container_image
 from tests.integration.processes import require_program
 from tests.integration.servers import LibvirtHost, running
@@ -113,7 +114,7 @@ def build() -> Iterator[LxcWorld]:
 MISSING = frozenset(
     {
         "Suspendable", "Rescuable", "Resizable", "LiveMigratable", "SharesStorage", "Snapshots", "AttachesVolumes",
-        "InjectsGuest", "FiltersTraffic", "ReportsUsage",
+        "BootsFromVolumes", "InjectsGuest", "ReportsUsage",
     }
 )  # fmt: skip
 
@@ -122,6 +123,7 @@ TARGETS = [
         name="libvirt-lxc",
         build=build,
         missing=MISSING,
+        unable=NO_FILTERS,
         unable_methods=frozenset({"get_vnc_console"}),
         missing_helpers=frozenset({"second", "make_deaf", "wait_for_agent"}),
         shared=True,

@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager
 import pytest
 
 from tests.conformance.harness import Target, World
-from tests.conformance.targets.libvirt_test import MISSING
+from tests.conformance.targets.libvirt_test import NO_FILTERS
 from tests.integration.processes import require_program
 from tests.integration.servers import REPOSITORY, LibvirtHost, running
 
@@ -33,7 +33,7 @@ TARGETS = [
     Target(
         name="libvirt-qemu",
         build=build,
-        missing=MISSING,
+        unable=NO_FILTERS,
         missing_helpers=frozenset({"share_storage"}),
         shared=True,
         marks=(pytest.mark.real,),

@@ -42,7 +42,7 @@ def driver_on(pool: Pool, folder: Path, host: str, **flags: Any) -> XenAPIDriver
     }
     conf = cfg.ConfigOpts()
     conf([], project="micronova")
-    conf.register_opts([cfg.StrOpt("state_path", default=str(folder))])
+    conf.register_opts([cfg.StrOpt("state_path", default=str(folder)), cfg.StrOpt("firewall_driver", default="noop")])
     XenAPIDriver.register(conf)
     for name, value in (defaults | flags).items():
         conf.set_override(name, value)
@@ -125,6 +125,10 @@ class XenWorld(World):
         vbds = [self.pool.record("VBD", vbd) for vbd in self.pool.record("VM", self._vm(name))["VBDs"]]
         root = next(vbd["VDI"] for vbd in vbds if vbd["userdevice"] == "0")
         return self.pool.disks.read(self.pool.record("VDI", root)["uuid"], 0, 4 << 20).hex()
+
+    def disk(self, vbd: str) -> Any:
+        """The record of what is plugged in somewhere."""
+        return self.pool.record("VBD", vbd)
 
     def _vm(self, name: str) -> str:
         (ref,) = self.pool.find("VM", name_label=name)

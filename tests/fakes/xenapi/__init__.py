@@ -60,13 +60,13 @@ Faults: `pool.faults` (see faults.py), each for the calls that come after it; `p
 
 What was called: `pool.calls`, a list of `Call(method, args, session, host, error)`, args without the session; methods
 as sent, with Async.; transfers as `PUT /import_raw_vdi` with their query. `pool.calls_of("VM.clone")` has both forms.
-`violations(pool.calls)` of check.py holds each against the published data model (the method exists and is not
-removed, arity, argument types, fields); an empty list is what one wants. It needs ../shared: `published()` raises
-FileNotFoundError where that is absent.
+`violations(pool.calls)` of check.py holds each against the published data model (the method exists and is not removed,
+arity, argument types, fields); an empty list is what one wants. Where ../shared is absent, it tells what the server
+refused as misuse.
 """
 
-from tests.fakes.xenapi.check import published, violations
+from tests.fakes.xenapi.check import violations
 from tests.fakes.xenapi.faults import Faults
 from tests.fakes.xenapi.pool import Call, Host, Pool
 
-__all__ = ["Call", "Faults", "Host", "Pool", "published", "violations"]
+__all__ = ["Call", "Faults", "Host", "Pool", "violations"]

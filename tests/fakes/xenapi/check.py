@@ -1,4 +1,7 @@
-"""Recorded calls held against a data model: ours (model.txt), or the published files where they are at hand."""
+"""Recorded calls held against the published data model, where its files are at hand.
+
+The server itself holds every call against the part of it that is in model.txt.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,7 @@ if TYPE_CHECKING:
 
 PUBLISHED = Path(__file__).resolve().parents[4] / "shared" / "xenapi"
 TRANSFERS = ("PUT /", "GET /", "CONNECT /")
+MISUSE = {"MESSAGE_METHOD_UNKNOWN", "MESSAGE_PARAMETER_COUNT_MISMATCH", "FIELD_TYPE_ERROR"}
 LOGIN = "session.login_with_password"
 PYTHON: dict[str, type[Any]] = {
    "string": str, "int": str, "float": float, "bool": bool, "datetime": DateTime, "ref": str, "enum": str,
@@ -94,6 +98,15 @@ def published(folder: Path = PUBLISHED) -> Published:
 
 
 def violations(calls: Iterable[Call], folder: Path = PUBLISHED) -> list[str]:
-    """What is wrong with the calls, by the published data model; empty when nothing is."""
-    return [complaint for call in list(calls) if not call.method.startswith(TRANSFERS)
-            for complaint in published(folder).complaints(call)]  # fmt: skip
+    """What is wrong with the calls, by the published data model; empty when nothing is.
+
+    Where its files are absent, what the server refused as not in its own part of the model.
+    """
+    made = [call for call in list(calls) if not call.method.startswith(TRANSFERS)]
+    if folder.is_dir():
+        return [complaint for call in made for complaint in published(folder).complaints(call)]
+    return [f"{call.method}: {', '.join(call.error)}" for call in made if call.error and _is_misuse(call.error)]
+
+
+def _is_misuse(error: list[str]) -> bool:
+    return error[0] in MISUSE or "Dispatcher_FieldNotFound" in error[-1]

@@ -297,6 +297,11 @@ class Pool:
             bridge = {"bridge": f"xapi{self.next_domid() + 100}"}
             return self.db.create("network", {"name_label": name} | bridge | values)
 
+    def remove(self, kind: str, ref: str) -> None:
+        """One less of anything, just so."""
+        with self._changing():
+            self.db.destroy(kind, ref)
+
     def add_vm(self, name: str, **values: Any) -> str:
         """One more VM, without devices."""
         with self._changing() as x:

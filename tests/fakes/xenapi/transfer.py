@@ -138,7 +138,7 @@ class Transfers:
             yield ref
         except ApiError as exc:
             self._end(x, ref, "failure", exc.description)
-        except (ConnectionError, ConnectionDroppedError, TimeoutError):
+        except (OSError, ConnectionDroppedError):
             self._end(x, ref, "failure", list(IO_ERROR))
             raise
         except RefusedError:

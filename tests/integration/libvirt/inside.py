@@ -10,6 +10,7 @@ from virt.libvirt.driver import LibvirtDriver
 from virt.spec import InstanceSpec
 
 SECTOR = 512
+_ANNOUNCED = ("DISKS ", "NICS ")  # what the guest says of itself when devices come and go, perhaps just now
 _numbers = itertools.count(1)
 
 
@@ -24,7 +25,8 @@ def run_inside(driver: LibvirtDriver, spec: InstanceSpec, command: str) -> str:
         while f"END-{number}\r".encode() not in heard:
             heard += console.recv(4096)
     text = heard.decode(errors="replace")
-    return text[text.index(f"START-{number}\r") : text.rindex(f"END-{number}")].partition("\n")[2].strip()
+    said = text[text.index(f"START-{number}\r") : text.rindex(f"END-{number}")].partition("\n")[2]
+    return "\n".join(line for line in said.splitlines() if not line.startswith(_ANNOUNCED)).strip()
 
 
 def disk_with(driver: LibvirtDriver, spec: InstanceSpec, serial: str) -> str:

@@ -6,15 +6,14 @@ import os
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.functional.harness import Daemon, eventually
 from tests.integration.conftest import GuestImage
-from tests.integration.servers import LibvirtHost
 from tests.integration.operators import Operator
+from tests.integration.servers import LibvirtHost
 from tests.integration.test_first_guest import ports_of
 
 BRIDGE = f"brhb{os.getpid() % 100000}"
@@ -45,7 +44,6 @@ class Site:
         """What is left of a host is its disk: no process, no bridge, no tap."""
         self.daemon.kill()
         self.host.kill()
-        print(subprocess.run("ip -o link; ls -R "+str(self.daemon.directory), shell=True, check=False, capture_output=True, text=True).stdout)
         subprocess.run(["ip", "link", "delete", BRIDGE], check=False, capture_output=True)
         (self.daemon.directory / "boot_id.hosta").write_text("the boot before\n")
         self.host.start()
@@ -55,6 +53,7 @@ class Site:
 @pytest.fixture(scope="module")
 def site(libvirt_host: LibvirtHost, guest_image: GuestImage, tmp_path_factory: Any) -> Iterator[Site]:
     options = {"libvirt_uri": libvirt_host.uri, "libvirt_type": "qemu", "start_guests_on_host_boot": True}
+    options["vnc_enabled"] = False
     folder = tmp_path_factory.mktemp("boot")
     daemon = Daemon(folder, "hosta", compute_driver="libvirt", redrive_interval=0.5, **options)
     operator = Operator(daemon.write_config())

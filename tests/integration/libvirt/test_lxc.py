@@ -1,10 +1,9 @@
-"""Containers from the command line: they boot, answer, say what they were told, outlive the daemon, and leave nothing."""
+"""Containers from the command line: they boot, answer, know what they were told, outlive the daemon, leave nothing."""
 
 from __future__ import annotations
 
 import os
 import subprocess
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +12,9 @@ import pytest
 
 from tests.functional.harness import Daemon, eventually
 from tests.integration.containers import MARKER, container_image
+from tests.integration.operators import Operator
 from tests.integration.processes import require_program, wait_until
 from tests.integration.servers import LibvirtHost
-from tests.integration.operators import Operator
 
 BRIDGE = f"brlxc{os.getpid() % 100000}"
 NEIGHBOUR = f"lxc{os.getpid() % 100000}"
@@ -64,6 +63,7 @@ def place(libvirt_host: LibvirtHost, tmp_path_factory: pytest.TempPathFactory) -
     folder, instances = tmp_path_factory.mktemp("lxc"), libvirt_host.folder / "lxc/instances"
     instances.parent.mkdir()
     options = {"libvirt_uri": libvirt_host.lxc_uri, "libvirt_type": "lxc", "instances_path": instances}
+    options["firewall_driver"] = "nwfilter"
     daemon = Daemon(folder, "hostc", compute_driver="libvirt", images_path=folder / "images", **options)
     operator = Operator(daemon.write_config())
     operator("db", "sync")
@@ -100,8 +100,11 @@ def test_a_container_is_listed_and_runs_its_init(place: Place, one: str) -> None
     assert f"inet {address_of(place, one)}/24" in place.console(one)
 
 
-def test_a_container_answers_its_neighbours(place: Place, one: str) -> None:
-    wait_until(lambda: place.answers(address_of(place, one)), 2, "an answer")
+def test_a_container_answers_its_neighbours_once_its_group_lets_them_in(place: Place, one: str) -> None:
+    address = address_of(place, one)
+    assert not place.answers(address)
+    place.operator("secgroup", "add-rule", "default", "icmp", "--cidr", "10.98.0.0/24")
+    wait_until(lambda: place.answers(address), 2, "an answer")
 
 
 def test_a_container_is_told_what_a_config_drive_would_tell(place: Place, one: str) -> None:
@@ -140,7 +143,7 @@ def test_a_container_is_paused_rebooted_stopped_and_started(place: Place, one: s
     for verb in ("pause", "unpause", "stop", "start"):
         place.operator("vm", verb, one, "--wait")
     place.wait_for(one, MARKER, 2)
-    assert place.console(one).count("CONTAINER-POWEROFF") == 1
+    assert (place.instances / "instance-00000001/rootfs/obeyed").exists()
     place.operator("vm", "reboot", one, "--wait")
     place.wait_for(one, MARKER, 3)
     assert place.operator.ask("vm", "show", one)["power_state"] == "running"
@@ -158,7 +161,6 @@ def test_a_container_and_its_log_outlive_the_daemon(place: Place, one: str) -> N
 
 
 def test_a_container_that_is_deleted_leaves_nothing(place: Place, one: str) -> None:
-    begun = time.monotonic()
     place.operator("vm", "delete", one, "--wait")
     assert place.operator.ask("vm", "list") == []
     assert place.host.run("virsh", "-c", "lxc:///system", "list", "--all", "--name").strip() == ""
@@ -166,4 +168,3 @@ def test_a_container_that_is_deleted_leaves_nothing(place: Place, one: str) -> N
     eventually(lambda: place.keepers() == [], 5, "the end of the keeper")
     assert [port.name for port in Path(f"/sys/class/net/{BRIDGE}/brif").iterdir()] == [f"{NEIGHBOUR}h"]
     assert place.operator.ask("network", "list")[0]["held"] == 0
-    assert time.monotonic() - begun < 60

@@ -10,7 +10,9 @@ import subprocess
 import pytest
 
 from tests.builders import a_network, a_vif
+from tests.integration.libvirt.inside import run_inside
 from virt.errors import NetworkError
+from virt.network.mode import LINK_LOCAL
 
 pytestmark = pytest.mark.real
 
@@ -37,7 +39,7 @@ def test_an_interface_is_seen_inside_and_its_tap_is_in_the_bridge(booted, vif):
     booted.driver.attach_nic(booted.spec, vif)
     assert booted.count(vif.mac) == 2
     booted.driver.detach_nic(booted.spec, vif)
-    assert (booted.count(vif.mac), link(vif.dev)) == (0, None)
+    assert (booted.count(vif.mac), link(vif.dev), link(BRIDGE)) == (0, None, None)
 
 
 def test_an_interface_is_there_after_a_reboot(booted, vif):
@@ -58,6 +60,18 @@ def test_a_paused_guest_keeps_its_interface(booted, vif):
     assert booted.count(vif.mac) == 0
 
 
+def test_an_interface_that_is_plugged_in_gets_its_address_by_dhcp_and_leaves_nothing(booted, vif):
+    """The guest is told no router: it has another interface, in the words of its spec, that leads out."""
+    network = dataclasses.replace(vif.network, id=901, dhcp_server=LINK_LOCAL)
+    served = dataclasses.replace(vif, network=network)
+    spec = dataclasses.replace(booted.spec, vifs=(a_vif(),))
+    booted.driver.attach_nic(spec, served)
+    booted.guests.wait_for(booted.spec, f" {served.addresses[0]}\n")
+    assert "default" not in run_inside(booted.driver, booted.spec, "ip route")
+    booted.driver.detach_nic(spec, served)
+    assert (link(BRIDGE), booted.count(served.mac)) == (None, 0)
+
+
 def test_a_tap_that_is_taken_is_told_and_leaves_nothing(booted, vif):
     subprocess.run(["ip", "link", "add", vif.dev, "type", "veth", "peer", f"{vif.dev[:-3]}end"], check=True)
     try:
@@ -65,4 +79,4 @@ def test_a_tap_that_is_taken_is_told_and_leaves_nothing(booted, vif):
             booted.driver.attach_nic(booted.spec, vif)
     finally:
         subprocess.run(["ip", "link", "delete", vif.dev], check=True)
-    assert booted.count(vif.mac) == 0
+    assert (booted.count(vif.mac), link(BRIDGE)) == (0, None)

@@ -23,7 +23,7 @@ from tests.integration.servers import LibvirtHost, running
 
 pytestmark = pytest.mark.real
 
-ROUNDS = int(os.environ.get("MICRONOVA_PROBES", "5"))
+ROUNDS = int(os.environ.get("MICRONOVA_PROBES", "3"))
 FRIEND, STRANGER = "10.0.0.70", "10.0.0.8"
 _marks = itertools.count(1000)
 
@@ -55,6 +55,11 @@ def question(source, port, number=10, **changes):
     return Packet(**(given | {"source": source, "dport": port, "sport": 20000 + next(_marks) % 40000} | changes))
 
 
+def tagged(plain):
+    """A frame in a VLAN, which iptables does not see into."""
+    return plain[:12] + b"\x81\x00\x00\x05" + plain[12:]
+
+
 class Prober:
     """Sends what no rule admits, all the time, to a guest and to everybody."""
 
@@ -76,7 +81,8 @@ class Prober:
             frame(question(STRANGER, 22, protocol=protocol), mac, self.mark)
             for protocol, mac in itertools.product(("tcp", "udp", "icmp", "253"), (self._mac, BROADCAST))
         ]
-        while not self._is_over.wait(0.001):
+        frames += [tagged(frames[0]), tagged(frames[1])]
+        while not self._is_over.wait(0.003):
             self._wire.send(*frames)
             self.sent += len(frames)
 
@@ -116,7 +122,7 @@ def spec(bare):
 
 def test_daemons_that_restart_leave_every_guest_filtered(bare, wire, spec):
     with Prober(wire, spec) as prober:
-        for _ in range(ROUNDS):
+        for _ in range(5 * ROUNDS):
             bare.firewall().repair([spec], [])
             assert admitted(wire, spec, FRIEND, 80)
     prober.assert_nothing_came_through()
@@ -154,7 +160,7 @@ for port in range(1000, 60000):
 
 def test_a_daemon_killed_at_any_moment_leaves_every_guest_filtered(bare, wire, spec):
     with Prober(wire, spec) as prober:
-        for delay_s in (0.05, 0.35, 0.75):
+        for delay_s in (0.2, 0.7):
             command = bare.host.inside(sys.executable, "-c", EDITOR, "qemu:///system")
             with subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True) as editor:
                 assert editor.stdout.readline() == b"edits\n"
@@ -195,7 +201,7 @@ def test_what_others_break_is_told_and_mended(bare, wire, spec, command):
     firewall = bare.firewall()
     bare.execute(command.split())
     found = firewall.repair([spec], [])
-    assert [(one.guest, one.opened) for one in found] == [(spec.name, True)]
+    assert (spec.name, True) in [(one.guest, one.opened) for one in found]
     with Prober(wire, spec) as prober:
         assert firewall.audit([spec], []) == []
         assert admitted(wire, spec, FRIEND, 80)

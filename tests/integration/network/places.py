@@ -33,6 +33,26 @@ print(urllib.request.urlopen(sys.argv[1], data, timeout=20).read().decode(), end
 """
 
 
+SOLICIT = """
+import ipaddress, socket, sys
+mac = bytes.fromhex(sys.argv[1].replace(":", ""))
+option = lambda code, data: code.to_bytes(2, "big") + len(data).to_bytes(2, "big") + data
+asked = option(1, bytes([0, 3, 0, 1]) + mac) + option(3, bytes(12)) + option(8, bytes(2))
+with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as client:
+    client.bind(("::", 546))
+    client.settimeout(1)
+    for _ in range(3):
+        client.sendto(bytes([1, 0, 0, 7]) + asked, ("ff02::1:2", 547, 0, socket.if_nametoindex("eth0")))
+        try:
+            answer = client.recv(2000)
+        except TimeoutError:
+            continue
+        at = answer.find(bytes([0, 5, 0, 24]))
+        print(ipaddress.ip_address(answer[at + 4 : at + 20]) if at > 0 else "none", end="")
+        break
+"""
+
+
 class Place:
     """A network namespace with a name; everything in it ends with it."""
 
@@ -80,21 +100,30 @@ class Place:
 
     def processes(self) -> list[str]:
         """The command lines of what runs here, but for what holds the place."""
-        here, found = Path(self.netns).readlink(), []
-        for entry in Path("/proc").glob("[0-9]*"):
-            with contextlib.suppress(OSError):
-                if (entry / "ns/net").readlink() == here and entry.name != str(self._holder.pid):
-                    found.append((entry / "cmdline").read_bytes().replace(b"\0", b" ").decode())
-        return [command for command in found if command]
+        return [command for pid, command in inhabitants(self.netns).items() if command and pid != self.pid]
 
     def close(self) -> None:
         """End what runs here, and the place."""
-        here = Path(self.netns).readlink()
-        for entry in Path("/proc").glob("[0-9]*"):
-            with contextlib.suppress(OSError):
-                if (entry / "ns/net").readlink() == here:
-                    os.kill(int(entry.name), 9)
+        end_all_in(self.netns)
         self._holder.wait(10)
+
+
+def inhabitants(netns: str) -> dict[int, str]:
+    """The processes in a network namespace, with their command lines."""
+    here, found = Path(netns).readlink(), {}
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if (entry / "ns/net").readlink() == here:
+                found[int(entry.name)] = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+    return found
+
+
+def end_all_in(netns: str) -> None:
+    """End everything in a network namespace, which must not be this process's."""
+    assert Path(netns).readlink() != Path("/proc/self/ns/net").readlink()
+    for pid in inhabitants(netns):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, 9)
 
 
 @contextlib.contextmanager
@@ -135,6 +164,12 @@ def be(guest: Place, mac: str) -> None:
     guest.run("ip", "link", "set", "eth0", "down", "address", mac)
     guest.run("ip", "addr", "flush", "dev", "eth0")
     guest.run("ip", "link", "set", "eth0", "up")
+
+
+def ask_dhcp6(guest: Place, mac: str) -> str:
+    """The address that a guest of this MAC address is offered by DHCPv6; "none" or, when nobody answers, empty."""
+    wait_until(lambda: "tentative" not in guest.run("ip", "-6", "addr", "show", "eth0"), 5, "its link-local address")
+    return guest.run(sys.executable, "-c", SOLICIT, mac)
 
 
 def ask_dhcp(guest: Place, folder: Path, tries: int = 3) -> dict[str, str]:

@@ -17,9 +17,10 @@ import pytest
 
 from compute.specs import to_global_ipv6
 from tests.builders import a_guest, a_network, a_vif
-from tests.integration.network.places import Place, ask_dhcp, be, places, plug, wire
+from tests.integration.network.places import Place, ask_dhcp, ask_dhcp6, be, places, plug, wire
 from tests.integration.processes import require_program, wait_until
 from tests.integration.servers import scratch_folder
+from virt import execute
 from virt.errors import NetworkError
 from virt.network.bridges import Bridges
 from virt.network.dhcp import DhcpOptions
@@ -100,6 +101,14 @@ def test_a_guest_is_told_all_about_its_network(world):
     assert world.guest.pings("10.7.0.1")
 
 
+def test_a_second_interface_is_told_all_but_a_router(world):
+    first, second = a_vif(), a_vif(mac=MAC, network=NAT, addresses=(IPv4Interface("10.7.0.5/24"),))
+    world.networks.plug_vif(a_guest(vifs=[first, second]), second)
+    world.plug_guest()
+    told = ask_dhcp(world.guest, world.folder)
+    assert (told["address"], told["router"]) == ("10.7.0.5/24", "")
+
+
 def test_a_mac_address_that_is_no_guests_gets_no_lease(world):
     world.spawn()
     world.plug_guest("02:16:3e:66:66:66")
@@ -159,6 +168,20 @@ def test_an_address_goes_to_its_next_guest_although_it_is_leased(world):
     assert ask_dhcp(world.guest, world.folder)["address"] == "10.7.0.5/24"
 
 
+def test_an_address_goes_to_its_next_guest_even_if_no_lease_can_be_released(world, monkeypatch):
+    def run(words, **limits):
+        return execute.run([word.replace("dhcp_release", "false") for word in words], **limits)
+
+    old = world.spawn()
+    world.plug_guest()
+    assert ask_dhcp(world.guest, world.folder)
+    world.spawn(mac="02:16:3e:00:00:07", address="10.7.0.7")
+    Networks(Bridges("eth0", world.host.netns, "test"), world.folder / "networks", run=run).unplug(old)
+    world.spawn(mac=OTHER_MAC)
+    be(world.guest, OTHER_MAC)
+    assert ask_dhcp(world.guest, world.folder)["address"] == "10.7.0.5/24"
+
+
 def test_a_network_that_has_changed_gets_another_server(world):
     world.spawn()
     world.spawn(dataclasses.replace(NAT, dns=(IPv4Address("192.0.2.53"),)))
@@ -195,6 +218,14 @@ def test_a_guest_makes_its_ipv6_address_of_what_the_host_advertises(world):
     wait_until(lambda: wanted in world.guest.run("ip", "-6", "addr", "show", "eth0"), 5, "its address")
     wait_until(lambda: "default" in world.guest.run("ip", "-6", "route"), 5, "its route")
     assert world.guest.pings("2001:db8::2")
+
+
+def test_dhcpv6_gives_a_guest_the_same_address_and_others_none(world):
+    world.spawn(IPV6)
+    world.plug_guest()
+    assert ask_dhcp6(world.guest, MAC) == str(to_global_ipv6("fd00:7::/64", MAC).ip)
+    be(world.guest, "02:16:3e:66:66:66")
+    assert ask_dhcp6(world.guest, "02:16:3e:66:66:66") in {"", "none"}
 
 
 def test_a_host_that_is_no_gateway_answers_all_the_same(world):

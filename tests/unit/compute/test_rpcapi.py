@@ -12,7 +12,7 @@ from compute.errors import ComputeError, InstanceNotFoundError, UnreachableError
 from compute.manager import ComputeManager
 from compute.messaging.dispatch import verbs_of
 from compute.orders import SECRET_ARGS, Bell
-from compute.rpcapi import BROKER_DOWN_S, MESSAGE_ARGS, ComputeRPC
+from compute.rpcapi import BROKER_DOWN_S, MESSAGE_ARGS, SINCE, SPOKEN, VERSION, ComputeRPC
 from compute.states import MOVES
 
 ADMIN = get_admin_context()
@@ -24,6 +24,7 @@ class Client:
     def __init__(self, error: Exception | None = None) -> None:
         self.sent: list[tuple[str, str | None, str, dict[str, Any]]] = []
         self.opened: list[tuple[str, str]] = []
+        self.versions: list[str] = []
         self.error, self._topic, self._server = error, "", None
 
     def open(self, topic: str, version: str) -> Client:
@@ -32,9 +33,10 @@ class Client:
         self._topic = topic
         return self
 
-    def prepare(self, server: str) -> Client:
+    def prepare(self, server: str, version: str = SPOKEN) -> Client:
         """A client of this server."""
         self._server = server  # type: ignore[assignment]
+        self.versions.append(version)
         return self
 
     def cast(self, _context: Any, verb: str, /, **args: Any) -> None:
@@ -152,3 +154,11 @@ def test_a_bus_that_cannot_be_opened_does_not_undo_an_order() -> None:
 
     mine = ComputeRPC(fail, topic="compute", scheduler_topic="scheduler")
     assert mine.ring(ADMIN, bell()) is False
+
+
+def test_a_daemon_of_the_release_before_understands_all_but_what_is_new() -> None:
+    client_rpc, client = rpc()
+    client_rpc.call(ADMIN, "h1", "audit_host")
+    client_rpc.call(ADMIN, "h1", "audit_host", repair=True)
+    assert client.versions == [SPOKEN, "1.1"]
+    assert {version for newer in SINCE.values() for version in newer.values()} <= {VERSION}

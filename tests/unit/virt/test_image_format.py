@@ -217,3 +217,18 @@ def test_looking_at_every_table_can_be_ended(tmp_path):
 
     with pytest.raises(TimeoutError):
         refuse_cut_short(with_content(tmp_path / "image"), "qcow2", "good", guard)
+
+
+@pytest.mark.parametrize("start", [b"\x1f\x8b\x08", b"BZh9", b"\xfd7zXZ\x00", bytes(257) + b"ustar\x0000"])
+def test_an_archive_is_known_by_its_start(tmp_path, start):
+    (tmp_path / "image").write_bytes(start + bytes(1000))
+    assert inspect(tmp_path / "image", "tar", "box") == len(start) + 1000
+
+
+@pytest.mark.parametrize("make", [a_qcow2, vmdk])
+def test_a_disk_is_no_archive_and_an_archive_no_disk(tmp_path, make):
+    with pytest.raises(ImageError, match="image box: its content is no tar archive"):
+        inspect(make(tmp_path / "image"), "tar", "box")
+    (tmp_path / "archive").write_bytes(b"\x1f\x8b\x08" + bytes(1000))
+    with pytest.raises(ImageError, match="image box: "):
+        inspect(tmp_path / "archive", "qcow2", "box")

@@ -114,7 +114,7 @@ def test_a_bomb_in_a_header_is_refused_by_the_limit_on_memory(tmp_path, target, 
     header = tarfile.TarInfo("header")
     header.size, header.type = 200 * 1024**2, tarfile.XHDTYPE
     path = bomb(tmp_path, header=header.tobuf(), size=200 * 1024**2)
-    with pytest.raises(ImageError, match=r"cannot be (read|unpacked)"):
+    with pytest.raises(ImageError, match=r"archive: (MemoryError|.*allocate)"):
         unpack(path, target, BOUNDS, name="i")
     assert not target.exists()
 

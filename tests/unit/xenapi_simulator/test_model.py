@@ -85,6 +85,17 @@ def test_calls_by_the_model_are_not_complained_about(pool: Pool, xapi: Client) -
     assert violations(pool.calls) == []
 
 
+def test_without_the_published_model_what_was_refused_as_misuse_is_complained_about(
+    xapi: Client, tmp_path: Path
+) -> None:
+    xapi.refused("VM.start", REF, False, False)
+    xapi.refused("VM.nonsense")
+    xapi.refused("VM.set_VCPUs_max", REF, 2)
+    xapi.refused("VM.create", {})
+    absent = violations(xapi.pool.calls, tmp_path / "absent")
+    assert [one.partition(":")[0] for one in absent] == ["VM.nonsense", "VM.set_VCPUs_max", "VM.create"]
+
+
 def test_a_pool_starts_at_once(tmp_path: Path) -> None:
     with Pool(tmp_path) as pool:
         assert [host.is_master for host in pool.hosts] == [True, False]

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import http.client
 import subprocess
+from contextlib import closing
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -69,6 +72,22 @@ def test_what_is_no_image_for_the_disk_fails_after_200(xapi: Client, body: bytes
 def test_a_vhd_that_ends_too_early_fails(xapi: Client, tmp_path: Path) -> None:
     image = vhd_of(tmp_path, DATA)
     assert xapi.upload(xapi.vdi(), image[: len(image) // 2] + image[-512:], format="vhd") == IO_ERROR
+
+
+def test_a_vhd_with_a_wrong_checksum_fails(xapi: Client, tmp_path: Path) -> None:
+    image = bytearray(vhd_of(tmp_path, DATA))
+    image[-1] ^= 1
+    assert xapi.upload(xapi.vdi(), bytes(image), format="vhd") == IO_ERROR
+
+
+def test_an_upload_that_the_client_breaks_off_fails(xapi: Client) -> None:
+    task, vdi = xapi("task.create", "upload", ""), xapi.vdi()
+    with closing(http.client.HTTPSConnection("127.0.0.1", urlsplit(xapi.pool.url).port, context=xapi.tls)) as link:
+        link.putrequest("PUT", f"/import_raw_vdi?session_id={xapi.session.handle}&task_id={task}&vdi={vdi}")
+        link.putheader("Content-Length", str(len(DATA)))
+        link.endheaders()
+        link.send(DATA[:-1])
+    assert xapi.wait(task)["error_info"] == IO_ERROR
 
 
 def test_a_vhd_for_a_larger_disk_fails(xapi: Client, tmp_path: Path) -> None:

@@ -70,6 +70,12 @@ def test_a_wrong_token_opens_nothing(doors, inside):
     assert inside.opened == 0
 
 
+def test_the_token_of_another_guest_opens_nothing(doors, inside):
+    mine, other = doors.open("guest", inside.open), doors.open("other guest", inside.open)
+    assert is_shut(knock(other, mine.token.encode() + b"\nhello"))
+    assert inside.opened == 0
+
+
 def test_a_guess_does_not_keep_the_owner_out(doors, inside):
     access = doors.open("guest", inside.open)
     knock(access, b"guess\n").close()

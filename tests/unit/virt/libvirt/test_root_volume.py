@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+from types import SimpleNamespace
+from typing import ClassVar
 
 import pytest
 
 from tests.builders import a_guest, a_volume, an_image
 from tests.conformance.targets.libvirt_test import TestDriverWorld
+from virt.driver import no_progress
 from virt.errors import VolumeError
+from virt.libvirt import host, migration
 from virt.libvirt.domain import Platform, domain_for, rescue_domain_for
 from virt.libvirt.layout import Layout
 from virt.power_state import Power
@@ -51,6 +55,26 @@ def test_a_rescue_has_it_as_the_second_disk_and_no_other_volume(layout):
     spec = from_volume()
     domain = rescue_domain_for(spec, a_guest(volumes=()), layout, PLATFORM)
     assert disks(domain) == {"vda": "disk.rescue", "vdb": "root"}
+
+
+class Arrived:
+    """A migration that is over as soon as it is asked for; `asked` is what for."""
+
+    error = None
+    asked: ClassVar[list[int]] = []
+
+    def __init__(self, _domains, _spec, work, _timeout_s):
+        work(SimpleNamespace(migrateToURI3=lambda _uri, _parameters, flags: self.asked.append(flags)))
+
+
+def test_it_migrates_without_a_copy_of_its_volume(monkeypatch):
+    monkeypatch.setattr(migration, "_Move", Arrived)
+    monkeypatch.setattr(migration.Migrator, "_follow", lambda *_args: None)
+    for own in ([], ["vdb"]):
+        monkeypatch.setattr(migration.Migrator, "_own_disks", lambda _self, _spec, own=own: own)
+        migrator = migration.Migrator(None, None, SimpleNamespace(uri_of=str), migration.Manner())
+        migrator._run(from_volume(), "there", no_progress, shared=False)
+    assert [bool(flags & host.MIGRATE_DISKS) for flags in Arrived.asked] == [False, True]
 
 
 @pytest.fixture

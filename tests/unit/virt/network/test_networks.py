@@ -17,28 +17,35 @@ SERVED = a_network(id=7, dhcp_server=IPv4Address("10.0.0.1"), routing="nat")
 
 
 class World(Bridges):
-    """A host's bridges and programs; `broken` is the word that fails."""
+    """A host's bridges and programs; `broken` is the word that fails, `killed_at` the step that is the last."""
 
     def __init__(self):
         super().__init__(cluster="test")
-        self.links, self.asked, self.broken = set(), [], None
+        self.links, self.asked, self.broken, self.killed_at = set(), [], None, None
 
     def ensure(self, network, claim=lambda _thing: None):
         self._fail_if_broken("bridge")
         if network.bridge not in self.links:
             claim(f"link {network.bridge}")
             self.links.add(network.bridge)
+        self._die_at("bridge made")
 
     def remove(self, network, made):
         self._fail_if_broken("remove")
         self.links -= {thing.partition(" ")[2] for thing in made}
+        self._die_at("removed")
         return True
 
     def run(self, words, *, timeout_s):
         self.asked.append(words)
         if words[0] == self.broken:
             raise ProcessError(words, 1, "no")
+        self._die_at(words[0])
         return "1\n"
+
+    def _die_at(self, step):
+        if self.killed_at == step:
+            raise KeyboardInterrupt
 
     def _fail_if_broken(self, step):
         if self.broken == step:
@@ -83,6 +90,16 @@ def test_the_first_guest_brings_its_network_and_the_last_takes_it_away(world, ne
     assert not (tmp_path / "networks").exists()
 
 
+def test_a_bridge_that_two_networks_share_goes_with_the_last_guest_of_both(world, networks, tmp_path):
+    first, second = (a_guest(vifs=[a_vif(network=a_network(id=number))]) for number in (1, 2))
+    networks.plug(first)
+    networks.plug(second)
+    networks.unplug(first)
+    assert world.links == {"br100"}
+    networks.unplug(second)
+    assert (world.links, (tmp_path / "networks").exists()) == (set(), False)
+
+
 def test_an_operators_bridge_stays(world, networks):
     world.links.add("br100")
     guest = a_served_guest()
@@ -121,6 +138,28 @@ def test_a_restart_takes_over_what_runs_and_drops_guests_that_are_gone(world, ne
     assert [file.name[:36] for file in (tmp_path / "networks/7/hosts").iterdir()] == [here.uuid]
     Networks(world, tmp_path / "networks", run=world.run).restore(set())
     assert world.links == set()
+
+
+@pytest.mark.parametrize("step", ["bridge made", "sysctl", "nft", "dnsmasq"])
+def test_what_a_kill_in_the_middle_left_is_taken_away_by_the_next_start(world, networks, tmp_path, step):
+    world.killed_at = step
+    with pytest.raises(KeyboardInterrupt):
+        networks.plug(a_served_guest())
+    world.killed_at = None
+    Networks(world, tmp_path / "networks", run=world.run).restore(set())
+    assert (world.links, (tmp_path / "networks").exists()) == (set(), False)
+
+
+@pytest.mark.parametrize("step", ["removed", "nft"])
+def test_a_kill_while_it_is_taken_away_is_finished_by_the_next_start(world, networks, tmp_path, step):
+    guest = a_served_guest()
+    networks.plug(guest)
+    world.killed_at = step
+    with pytest.raises(KeyboardInterrupt):
+        networks.unplug(guest)
+    world.killed_at = None
+    Networks(world, tmp_path / "networks", run=world.run).restore(set())
+    assert (world.links, (tmp_path / "networks").exists()) == (set(), False)
 
 
 def test_a_host_that_has_booted_again_owns_nothing_of_before(world, networks, monkeypatch, tmp_path):

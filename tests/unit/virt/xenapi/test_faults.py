@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import os
 
 import pytest
 
@@ -31,9 +32,12 @@ def steps_of(world, work):
 
 
 def telling(steps):
-    """The steps that change something, and some of those that only ask: they are alike."""
+    """Some of the steps, unless MICRONOVA_EVERY_FAULT is set: of those that only ask fewer, for they are alike."""
+    if os.environ.get("MICRONOVA_EVERY_FAULT"):
+        return steps
     asking = [step for step in steps if ".get_" in step[0]]
-    return [step for step in steps if step not in asking or step in asking[::4]]
+    changing = [step for step in steps if step not in asking]
+    return [*changing[::3], *asking[::16]]
 
 
 def disturb(world, kind, method, nth):

@@ -1,0 +1,113 @@
+"""What packet filters cost on a host with 10, 100 and 500 filtered guests, each with ten rules of its own.
+
+In a network namespace of its own, so it needs root; without root there are no rows.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import resource
+import secrets
+import statistics
+import subprocess
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from ipaddress import IPv4Address, IPv4Interface
+
+from bench.rows import PEER_FIREWALL_ADD_MS, Row
+from virt.execute import Execute, run
+from virt.firewall.iptables import IptablesFirewall
+from virt.firewall.iptables_host import FilterHost
+from virt.spec import InstanceSpec, Network, Rule, SecurityGroup, Vif
+
+ROUNDS = 9
+CROWDS = (10, 100, 500)
+MEMBERS = 1000
+NEXT, FOLLOWED = 9999, 9
+SAME = 1.5
+"""How much dearer a guest may be beside 500 than beside 10: what a machine of two cores swings by itself."""
+
+_NETWORK = Network(id=1, label="bench", bridge="br100", cidr="10.0.0.0/8", gateway=IPv4Address("10.0.0.1"))
+
+
+def rows() -> Iterator[Row]:
+    """CPU of adding, editing and removing one guest, and of one new member of a large group, by both iptables."""
+    if os.geteuid() != 0:
+        return
+    for variant in ("nft", "legacy"):
+        beside_ten: dict[str, float] = {}
+        for crowd in CROWDS:
+            for what, value in _measured(variant, crowd).items():
+                beside_ten.setdefault(what, value)
+                is_target = crowd == CROWDS[-1] and variant == "nft"
+                yield Row(
+                    what=f"firewall {crowd} instances x 10 rules: {what}", where=f"iptables-{variant}", value=value,
+                    unit="ms", at_most=SAME * beside_ten[what] if is_target else None,
+                    peer=PEER_FIREWALL_ADD_MS if what == "add one" and crowd == CROWDS[-1] else None,
+                )  # fmt: skip
+
+
+def _measured(variant: str, crowd: int) -> dict[str, float]:
+    with _network() as execute:
+        firewall = IptablesFirewall(FilterHost(execute, variant=variant), mark=1 << 25, max_members=65536)
+        firewall.init_host()
+        firewall.repair([_guest(number) for number in range(1, crowd + 1)], [])
+        added, edited, removed, joined = [], [], [], []
+        for turn in range(ROUNDS):
+            added.append(_ms(lambda: firewall.prepare_instance_filter(_guest(NEXT))))
+            edited.append(_ms(lambda: firewall.refresh_security_group_rules([_guest(NEXT, 5)])))
+            join = functools.partial(firewall.refresh_security_group_members, FOLLOWED, _members(turn))
+            joined.append(_ms(join))
+            removed.append(_ms(lambda: firewall.unfilter_instance(_guest(NEXT))))
+        found = {"add one": added, "edit its group": edited, "remove one": removed}
+        found[f"group of {MEMBERS} members, one joins"] = joined[1:]
+        return {what: statistics.median(values) for what, values in found.items()}
+
+
+def _guest(number: int, first_port: int = 0) -> InstanceSpec:
+    """A guest in a group of its own with ten rules; the last follows a large group."""
+    rules = [
+        Rule(protocol="tcp", from_port=first_port + port, to_port=first_port + port, cidr=f"10.{port}.0.0/16")
+        for port in range(1, 10)
+    ]
+    rules.append(Rule(protocol="udp", from_port=53, to_port=53, group_id=FOLLOWED))
+    group = SecurityGroup(id=number, name=f"g{number}", rules=tuple(rules), members={FOLLOWED: _members(0)})
+    mac = f"02:16:3e:{number * 37 % 128:02x}:{number >> 8:02x}:{number & 255:02x}"
+    vif = Vif(mac=mac, network=_NETWORK, addresses=(IPv4Interface(IPv4Address("10.0.1.0") + number),))
+    return InstanceSpec(
+        id=number, uuid=f"8a1f2b3c-0000-4000-8000-{number:012d}", name=f"instance-{number:08x}", display_name="bench",
+        hostname="bench", project_id="project", user_id="user", memory_mb=512, vcpus=1, root_gb=1, vifs=(vif,),
+        security_groups=(group,),
+    )  # fmt: skip
+
+
+def _members(first: int) -> tuple[str, ...]:
+    return tuple(str(IPv4Address("10.200.0.0") + one) for one in range(first, first + MEMBERS))
+
+
+def _ms(act: Callable[[], object]) -> float:
+    begun = _cpu_s()
+    act()
+    return (_cpu_s() - begun) * 1000
+
+
+def _cpu_s() -> float:
+    """This process's and its programs', in the kernel as well."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(one.ru_utime + one.ru_stime for one in used)
+
+
+@contextmanager
+def _network() -> Iterator[Execute]:
+    """A network namespace, and how to run a program in it."""
+    name = f"bench-{secrets.token_hex(4)}"
+    run(["ip", "netns", "add", name])
+
+    def execute(cmd: Sequence[str], *, timeout_s: float = 60.0, stdin: str | None = None) -> str:
+        return run(["nsenter", f"--net=/run/netns/{name}", "--", *cmd], timeout_s=timeout_s, stdin=stdin)
+
+    try:
+        yield execute
+    finally:
+        subprocess.run(["ip", "netns", "del", name], check=False, timeout=30)

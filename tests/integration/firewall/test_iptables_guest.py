@@ -1,0 +1,144 @@
+"""A real guest behind iptables, from nova-manage to packets: what its groups admit gets to it, by both paths.
+
+The tests are steps of one story, in order. Outside is routed by the host; a neighbour is in the guest's own bridge.
+"""
+
+from __future__ import annotations
+
+import functools
+import subprocess
+import sys
+
+import pytest
+
+from tests.functional.harness import Daemon, eventually
+from tests.integration.network.places import end_all_in, places, wire
+from tests.integration.operators import Operator
+from tests.integration.servers import LibvirtHost, running, scratch_folder
+
+pytestmark = pytest.mark.real
+
+CIDR, NEIGHBOUR = "10.97.0.0/24", "10.97.0.200"
+BOOT_S = 150
+
+
+class Lab:
+    """A host with its daemon and operator, somebody outside, and a neighbour of the guests."""
+
+    def __init__(self, host, outside, neighbour, folder):
+        self.host, self.outside, self.neighbour = host, outside, neighbour
+        self.netns = f"/proc/{host.pid}/ns/net"
+        self.daemon = Daemon(
+            folder, "hosta", inside=["nsenter", f"--net={self.netns}", "--"], compute_driver="libvirt",
+            libvirt_uri=host.uri, libvirt_type="qemu", network_manager="flatdhcp", networks_path=folder / "networks",
+            firewall_driver="iptables", filter_audit_interval=2,
+        )  # fmt: skip
+        self.operate = Operator(self.daemon.write_config())
+
+    @property
+    def address(self):
+        return self.operate.ask("vm", "show", "one")["addresses"][0]["address"]
+
+    def reached(self):
+        """Who gets an answer: to a ping from outside and from the neighbour, to HTTP from outside and the neighbour."""
+        address, both = self.address, (self.outside, self.neighbour)
+        connect = f"import socket; socket.create_connection(({address!r}, 80), 2)"
+        asked = [("busybox", "ping", "-c", "1", "-W", "2", address), (sys.executable, "-c", connect)]
+        tasks = [
+            subprocess.Popen(place.command(*words), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            for words in asked
+            for place in both
+        ]
+        return [task.wait(60) == 0 for task in tasks]
+
+    def chains(self):
+        """Our chains of guests, taps and groups."""
+        saved = self.host.run("iptables-save", "-t", "filter")
+        kinds = ("nova-compute-inst-", "nova-compute-tap", "nova-compute-sg-")
+        return [line for line in saved.splitlines() if line.startswith(tuple(f":{kind}" for kind in kinds))]
+
+
+@pytest.fixture(scope="module")
+def lab(guest_image):
+    host_kind = functools.partial(LibvirtHost, name="filtered", network=True)
+    with scratch_folder() as folder, places(2) as (outside, neighbour), running(host_kind) as host:
+        _connect(host, outside, neighbour)
+        lab = Lab(host, outside, neighbour, folder)
+        _furnish(lab.operate, guest_image)
+        try:
+            with lab.daemon:
+                yield lab
+        finally:
+            end_all_in(lab.netns)
+
+
+def _connect(host, outside, neighbour):
+    wire(host, "out", outside, "eth0")
+    host.run("ip", "addr", "add", "192.0.2.1/24", "dev", "out")
+    outside.run("ip", "addr", "add", "192.0.2.2/24", "dev", "eth0")
+    outside.run("ip", "route", "add", CIDR, "via", "192.0.2.1")
+    wire(host, "cable", neighbour, "eth0")
+    host.run("ip", "link", "add", "br97", "type", "bridge", "forward_delay", "0")
+    host.run("ip", "link", "set", "cable", "master", "br97")
+    host.run("ip", "link", "set", "br97", "up")
+    neighbour.run("ip", "addr", "add", f"{NEIGHBOUR}/24", "dev", "eth0")
+
+
+def _furnish(operate, image):
+    operate("db", "sync")
+    for part, disk_format in {"kernel": "aki", "ramdisk": "ari"}.items():
+        operate("image", "add", "--name", part, "--location", str(getattr(image, part)), "--disk_format", disk_format)
+    tail = ["--disk_format", "raw", "--kernel", "kernel", "--ramdisk", "ramdisk"]
+    operate("image", "add", "--name", "tiny", "--location", str(image.root), *tail)
+    operate("instance_type", "create", "m1.nano", "112", "1", "0", "99")
+    operate("network", "create", "private", CIDR, "--bridge", "br97")
+
+
+def rule_of(lab, protocol):
+    (found,) = [
+        rule for rule in lab.operate.ask("secgroup", "show", "default")["rules"] if rule["protocol"] == protocol
+    ]
+    return str(found["id"])
+
+
+def test_a_guest_without_rules_gets_its_address_and_nobody_gets_to_it(lab):
+    lab.operate("vm", "boot", "--name", "one", "--instance_type", "m1.nano", "--image", "tiny", "--wait")
+    told = f"ADDRESS eth0 {lab.address}/24"
+    eventually(lambda: told in lab.operate("vm", "console_log", "one").replace("\r", ""), BOOT_S, "DHCP")
+    eventually(lambda: "GUEST-READY" in lab.operate("vm", "console_log", "one"), BOOT_S, "its marker")
+    assert lab.reached() == [False, False, False, False]
+
+
+def test_a_rule_lets_in_what_it_names_by_both_paths(lab):
+    lab.operate("secgroup", "add-rule", "default", "icmp")
+    eventually(lambda: lab.reached() == [True, True, False, False], 60, "answers to pings")
+    lab.operate("secgroup", "add-rule", "default", "tcp", "80", "--cidr", CIDR)
+    eventually(lambda: lab.reached() == [True, True, False, True], 60, "a connection")
+
+
+def test_a_daemon_that_is_killed_leaves_the_rules_and_its_next_start_changes_none(lab):
+    before = sorted(lab.chains())
+    lab.daemon.kill()
+    assert lab.reached() == [True, True, False, True]
+    lab.daemon.start()
+    assert sorted(lab.chains()) == before
+    assert lab.reached() == [True, True, False, True]
+
+
+def test_what_somebody_opens_by_hand_is_shut_again(lab):
+    instance = lab.operate.ask("vm", "show", "one")["id"]
+    lab.host.run("iptables", "-I", f"nova-compute-inst-{instance}", "-j", "nova-compute-admit")
+    eventually(lambda: lab.reached() == [True, True, False, True], 60, "an audit")
+
+
+def test_a_rule_that_is_withdrawn_lets_in_no_more(lab):
+    lab.operate("secgroup", "delete-rule", rule_of(lab, "tcp"))
+    lab.operate("secgroup", "delete-rule", rule_of(lab, "icmp"))
+    eventually(lambda: lab.reached() == [False, False, False, False], 60, "silence")
+
+
+def test_a_deleted_guest_leaves_no_chain_and_no_tap(lab):
+    lab.operate("vm", "delete", "one", "--wait")
+    assert lab.chains() == [":nova-compute-sg-fallback - [0:0]"]
+    assert lab.operate.ask("vm", "list") == []
+    assert '"tap' not in lab.host.run("nft", "list", "table", "bridge", "micronova").replace('"tap2163e*"', "")
