@@ -54,6 +54,14 @@ def test_files_of_another_hosts_guest_are_nobodys_business(deploy: Callable[...,
     assert audit(cloud, repair=True) == []
 
 
+def test_a_guest_that_is_made_while_strays_are_looked_for_is_none(
+    one_host: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = one_host.boot()
+    monkeypatch.setattr(one_host.drivers["h1"], "stray_files", lambda _known: [f"instance-{made:08x}"])
+    assert audit(one_host, repair=True) == []
+
+
 def test_a_guest_without_its_files_is_told_of(one_host: Deployment) -> None:
     instance_id = one_host.boot()
     held = one_host.drivers["h1"].hypervisor.held(f"instance-{instance_id:08x}")

@@ -218,25 +218,22 @@ class NWFilterFirewall(FirewallDriver):
         return True
 
     def _mend_taps(self, guests: Sequence[InstanceRules], wanted: Mapping[str, Filter]) -> None:
+        """Shut what is not filtered, have it filtered, and open what is. Names without a tap are guarded no more."""
         wrong = self._faults(guests, wanted, auditing.look(self._execute))
-        held = self._guard.held()
-        if held is not None:
-            self._guard.shut([*(fault.dev for fault in wrong if fault.dev in held.open), *held.stale])
-        self._guard.ensure(tap.dev for rules in guests for tap in rules.taps)
+        known = {tap.dev for rules in guests for tap in rules.taps}
+        held = self._guard.held() or NOTHING_HELD
+        self._guard.shut([*(fault.dev for fault in wrong if fault.dev in held.open), *held.stale])
+        self._guard.ensure(known)
         for fault in wrong:
             if fault.kind is auditing.Kind.UNBOUND:
                 _attempt(fault.drift.what, partial(self._filters.bind, fault.guest, fault.dev, fault.filter))
             elif fault.kind is auditing.Kind.UNFILTERED:
                 _attempt(fault.drift.what, partial(self._named.renew, wanted[fault.filter]))
-        if wrong:
-            left = self._faults(guests, wanted, auditing.look(self._execute))
-            for fault in left:
-                if fault.kind is auditing.Kind.SHUT:
-                    _attempt(fault.drift.what, partial(self._guard.open, [fault.dev]))
-        if held is not None:
-            known = {tap.dev for rules in guests for tap in rules.taps}
-            # a tap that is there but of no guest we know may be one's that we should know
-            self._guard.forget(held.names - known - auditing.interfaces(self._execute))
+        for fault in self._faults(guests, wanted, auditing.look(self._execute)) if wrong else ():
+            if fault.kind is auditing.Kind.SHUT:
+                _attempt(fault.drift.what, partial(self._guard.open, [fault.dev]))
+        # a tap that is there but of no guest we know may be one's that we should know
+        self._guard.forget(held.names - known - auditing.interfaces(self._execute))
 
     def _drop_leftover(self, name: str) -> None:
         try:
