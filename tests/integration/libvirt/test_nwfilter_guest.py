@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import sys
 
 import pytest
 
@@ -27,6 +28,11 @@ class BridgedLab(Lab):
             firewall_driver="nwfilter", filter_audit_interval=2,
         )  # fmt: skip
         self.operate = Operator(self.daemon.write_config())
+
+    def serves(self, place):
+        """True when the guest takes a connection of HTTP from there."""
+        connect = f"import socket; socket.create_connection(({self.address!r}, 80), 3)"
+        return place.succeeds(sys.executable, "-c", connect)
 
     def reached(self):
         """Whether the neighbour gets an answer: to a ping, to HTTP."""
