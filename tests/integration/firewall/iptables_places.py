@@ -52,6 +52,8 @@ link set cable1 up
 _SWITCHES = (
     "ipv4/ip_forward=1",
     "ipv6/conf/all/forwarding=1",
+    "ipv6/conf/all/accept_dad=0",  # a link-local address is there at once
+    "ipv6/conf/default/accept_dad=0",
     "ipv4/conf/all/rp_filter=0",
     "ipv4/conf/default/rp_filter=0",
 )
@@ -122,10 +124,10 @@ class FilteredHost:
             raise
 
     def _set_up(self) -> None:
-        self.execute(["ip", "-batch", "-"], timeout_s=30, stdin=_SETUP)
         for switch in _SWITCHES:
             path, _, value = switch.partition("=")
             self.execute(["tee", f"/proc/sys/net/{path}"], timeout_s=10, stdin=value)
+        self.execute(["ip", "-batch", "-"], timeout_s=30, stdin=_SETUP)
         self.cable, self.far = Wire(self.name, "cable1"), Wire(self.name, "far1")
         for address in ("10.8.0.70", "10.8.0.8", "fd08::46", "fd08::8", "10.8.0.6", "fd08::6", "10.8.0.7", "fd08::7"):
             self._know(address, FAR, "far0")

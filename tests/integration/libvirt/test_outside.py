@@ -111,7 +111,7 @@ def test_a_guest_that_hangs_delays_neither_operations_nor_metrics_nor_lists(
     for verb in ("pause", "unpause") * 5:
         site.done(getattr(site.api, verb)(ADMIN, other), 30)
     assert time.monotonic() - begun < 10
-    assert f'instance="{name_of(other)}"' in metrics()
+    eventually(lambda: f'instance="{name_of(other)}"' in metrics(), 30)
     with pytest.raises(Exception, match="no answer"):
         site.done(hanging, 30)
     libvirt_host.run("kill", "-CONT", qemu_pid(libvirt_host, vm))

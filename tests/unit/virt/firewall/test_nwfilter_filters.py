@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from ipaddress import IPv4Interface
 from pathlib import Path
 
 import pytest
@@ -30,7 +31,7 @@ NETWORK = a_network(cidr_v6="fd00::/64")
 GUEST = a_guest(
     id=1,
     name="instance-1",
-    vifs=(a_vif(mac="02:16:3e:00:00:01", network=NETWORK),),
+    vifs=(a_vif(mac="02:16:3e:00:00:01", network=NETWORK, addresses=(IPv4Interface("10.0.0.4/24"),)),),
     security_groups=(
         a_group(
             a_rule(from_port=80, to_port=443, cidr="10.0.0.0/8"),
