@@ -183,7 +183,7 @@ class Creator:
         wanted = Request(
             vcpus=facts.flavor.vcpus,
             memory_mb=facts.flavor.memory_mb,
-            local_gb=facts.flavor.local_gb if draft.has_own_root else 0,
+            local_gb=draft.local_gb(facts.flavor),
             project_id=context.project_id,
             availability_zone=draft.zone,
             force_host=draft.force_host,
@@ -212,8 +212,9 @@ class Creator:
             "instance_type_id": flavor.id,
             "memory_mb": flavor.memory_mb,
             "vcpus": flavor.vcpus,
-            "local_gb": flavor.local_gb if draft.has_own_root else 0,
+            "local_gb": draft.local_gb(flavor),
             "swap": flavor.swap,
+            "ephemeral_gb": flavor.ephemeral_gb,
             "vm_state": Vm.BUILDING.value,
             "task_state": Task.SPAWNING.value,
             "availability_zone": draft.zone,
@@ -280,6 +281,10 @@ class _Draft:
         self.network_ids: list[int] = []
         self._uuids: list[str] = []
 
+    def local_gb(self, flavor: InstanceType) -> int:
+        """The disk that it takes of its host: with a volume as its root, only the second one."""
+        return flavor.local_gb if self.has_own_root else flavor.ephemeral_gb
+
     def bind_to(self, host: str | None) -> None:
         """Place it where its volumes are; InvalidInputError when somewhere else was asked for."""
         if host is None:
@@ -335,9 +340,10 @@ def _check_image(context: RequestContext, image: Image, flavor: InstanceType, *,
         raise InvalidStateError(f"image {image.name} is {image.status}, not active")
     if image.disk_format in {"aki", "ari"}:
         raise InvalidInputError(f"image {image.name} is a kernel or ramdisk ({image.disk_format}), not a disk")
-    if has_root and 0 < flavor.local_gb < image.min_disk_gb:
+    root_gb = flavor.local_gb - flavor.ephemeral_gb
+    if has_root and 0 < root_gb < image.min_disk_gb:
         raise InvalidInputError(
-            f"image {image.name} needs a disk of {image.min_disk_gb} GiB, {flavor.name} has {flavor.local_gb}"
+            f"image {image.name} needs a disk of {image.min_disk_gb} GiB, {flavor.name} has {root_gb}"
         )
 
 

@@ -131,6 +131,12 @@ def _check_size(row: Instance, new: InstanceType) -> None:
             f"instance {row.id}: cannot downsize from {row.memory_mb} MiB, {row.local_gb} GiB "
             f"to {new.name} ({new.memory_mb} MiB, {new.local_gb} GiB)"
         )
+    root_gb, new_root_gb = row.local_gb - row.ephemeral_gb, new.local_gb - new.ephemeral_gb
+    if new.ephemeral_gb < row.ephemeral_gb or new_root_gb < root_gb:
+        raise InvalidInputError(
+            f"instance {row.id}: cannot downsize from disks of {root_gb} and {row.ephemeral_gb} GiB "
+            f"to {new.name} ({new_root_gb} and {new.ephemeral_gb} GiB)"
+        )
 
 
 def _check_hypervisors(source: ComputeNode, target: ComputeNode) -> None:

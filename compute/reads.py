@@ -94,6 +94,7 @@ class Reads:
             "memory_mb": row.memory_mb,
             "vcpus": row.vcpus,
             "local_gb": row.local_gb,
+            "ephemeral_gb": row.ephemeral_gb,
             "addresses": _addresses(dossier.addresses),
             "security_groups": [group.name for group in dossier.groups],
             "volumes": [_volume(one) for one in dossier.volumes],

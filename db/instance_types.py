@@ -14,7 +14,7 @@ from db.session import Tx
 
 @dataclass(frozen=True, slots=True)
 class InstanceType:
-    """One flavor; `swap` is in MB, as it was in 2011.2."""
+    """One flavor; `swap` is in MB, as it was in 2011.2; ephemeral_gb of its local_gb are a second, empty disk."""
 
     id: int
     name: str
@@ -23,6 +23,7 @@ class InstanceType:
     vcpus: int
     local_gb: int
     swap: int
+    ephemeral_gb: int
     rxtx_quota: int
     rxtx_cap: int
     deleted: bool
@@ -49,6 +50,7 @@ def create(
     vcpus: int,
     local_gb: int,
     swap: int = 0,
+    ephemeral_gb: int = 0,
     rxtx_quota: int = 0,
     rxtx_cap: int = 0,
 ) -> int:
@@ -60,6 +62,7 @@ def create(
         "vcpus": vcpus,
         "local_gb": local_gb,
         "swap": swap,
+        "ephemeral_gb": ephemeral_gb,
         "rxtx_quota": rxtx_quota,
         "rxtx_cap": rxtx_cap,
     }

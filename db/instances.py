@@ -17,7 +17,10 @@ from db.session import Tx, utcnow
 
 @dataclass(frozen=True, slots=True, kw_only=False)
 class Instance:
-    """One instance as the database has it. memory_mb in MiB, local_gb in GiB, swap in MiB; fault is JSON or None."""
+    """One instance as the database has it. memory_mb in MiB, local_gb in GiB, swap in MiB; fault is JSON or None.
+
+    ephemeral_gb: how many of local_gb are a second disk.
+    """
 
     id: int
     uuid: str
@@ -34,6 +37,7 @@ class Instance:
     vcpus: int
     local_gb: int
     swap: int
+    ephemeral_gb: int
     vm_state: str
     task_state: str | None
     power_state: int

@@ -10,7 +10,7 @@ from compute.cli.command import Noun, Verb, arg
 from compute.cli.session import Session
 from compute.cli.views import Record, Table, Text, View
 
-COLUMNS = ("name", "memory_mb", "vcpus", "local_gb", "flavorid", "swap", "rxtx_quota", "rxtx_cap")
+COLUMNS = ("name", "memory_mb", "vcpus", "local_gb", "flavorid", "swap", "rxtx_quota", "rxtx_cap", "ephemeral_gb")
 
 
 def create(session: Session, args: argparse.Namespace) -> View:
@@ -26,6 +26,7 @@ def create(session: Session, args: argparse.Namespace) -> View:
         swap=args.swap,
         rxtx_quota=args.rxtx_quota,
         rxtx_cap=args.rxtx_cap,
+        ephemeral_gb=args.ephemeral_gb,
     )
     return Record(facts=asdict(made))
 
@@ -64,6 +65,7 @@ NOUN = Noun(
                 arg("swap", metavar="SWAP", nargs="?", default=0, help="MiB of swap (default 0)"),
                 arg("rxtx_quota", metavar="RXTX_QUOTA", nargs="?", default=0),
                 arg("rxtx_cap", metavar="RXTX_CAP", nargs="?", default=0),
+                arg("--ephemeral_gb", metavar="GIB", default=0, help="of LOCAL_GB, so much is a second, empty disk"),
             ),
         ),
         Verb(

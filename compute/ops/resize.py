@@ -209,7 +209,8 @@ def size_of(flavor: InstanceType) -> dict[str, int]:
 
 def columns_of(flavor: InstanceType) -> dict[str, Any]:
     """The instance columns that a flavor decides."""
-    return {"instance_type_id": flavor.id, "swap": flavor.swap, **size_of(flavor)}
+    disks = {"swap": flavor.swap, "ephemeral_gb": flavor.ephemeral_gb}
+    return {"instance_type_id": flavor.id, **disks, **size_of(flavor)}
 
 
 def resized(spec: InstanceSpec, flavor: InstanceType) -> InstanceSpec:
@@ -218,7 +219,8 @@ def resized(spec: InstanceSpec, flavor: InstanceType) -> InstanceSpec:
         spec,
         memory_mb=flavor.memory_mb,
         vcpus=flavor.vcpus,
-        root_gb=flavor.local_gb,
+        root_gb=flavor.local_gb - flavor.ephemeral_gb,
+        ephemeral_gb=flavor.ephemeral_gb,
         swap_mb=flavor.swap,
         flavor=flavor.name,
     )

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from compute import errors, key_pairs, quotas, security_groups
+from compute import errors, instance_types, key_pairs, quotas, security_groups
 from compute.states import Vm
 from db import instance_metadata, instances
 from tests.functional.harness import ADMIN, MEMBER, Deployment
@@ -152,3 +152,30 @@ def errors_of_virt(text: str) -> Exception:
     from virt.errors import HypervisorError
 
     return HypervisorError(text)
+
+
+def two_disks(cloud: Deployment, local_gb: int, ephemeral_gb: int) -> str:
+    """A flavor whose local_gb are two disks."""
+    name = f"two.{local_gb}.{ephemeral_gb}"
+    instance_types.create(
+        cloud.db, ADMIN, name=name, memory_mb=512, vcpus=1, local_gb=local_gb, flavorid=name, ephemeral_gb=ephemeral_gb
+    )
+    return name
+
+
+def test_a_flavor_may_give_a_part_of_its_disk_to_a_second_one(one_host: Deployment) -> None:
+    instance_id = one_host.boot(instance_type=two_disks(one_host, 5, 2))
+    spec = one_host.services["h1"].host.spec_of(instance_id)
+    assert (spec.root_gb, spec.ephemeral_gb) == (3, 2)
+    assert one_host.instance(instance_id).local_gb == 5
+
+
+def test_a_resize_follows_both_disks_and_shrinks_neither(deploy: Callable[..., Deployment]) -> None:
+    cloud = deploy("h1", "h2")
+    instance_id = cloud.boot(instance_type=two_disks(cloud, 5, 2), host="h1")
+    with pytest.raises(errors.InvalidInputError, match="3 and 2 GiB"):
+        cloud.api.resize(ADMIN, instance_id, two_disks(cloud, 6, 1))
+    cloud.done(cloud.api.resize(ADMIN, instance_id, two_disks(cloud, 8, 4)))
+    cloud.done(cloud.api.confirm_resize(ADMIN, instance_id))
+    spec = cloud.services["h2"].host.spec_of(instance_id)
+    assert (spec.root_gb, spec.ephemeral_gb) == (4, 4)

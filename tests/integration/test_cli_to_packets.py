@@ -133,7 +133,7 @@ def _furnish(lab: Lab, image: GuestImage) -> None:
     tail = ["--disk_format", "raw", "--kernel", "kernel", "--ramdisk", "ramdisk"]
     lab.operate("image", "add", "--name", "tiny", "--location", str(image.root), *tail)
     lab.operate("instance_type", "create", "m1.nano", "112", "1", "0", "99")
-    lab.operate("instance_type", "create", "m1.wide", "112", "1", "1", "98")
+    lab.operate("instance_type", "create", "m1.wide", "112", "1", "2", "98", "--ephemeral_gb", "1")
     lab.operate("network", "create", "private", CIDR, "--bridge", "br98", "--cidr_v6", CIDR_V6)
 
 
@@ -228,13 +228,14 @@ def test_a_snapshot_is_taken_while_it_runs(lab: Lab) -> None:
     assert lab.status()["boots"] == "1"
 
 
-def test_it_is_suspended_and_its_snapshot_boots_with_a_larger_disk(lab: Lab) -> None:
+def test_it_is_suspended_and_its_snapshot_boots_with_a_larger_disk_and_a_second_one(lab: Lab) -> None:
     lab.do(f"echo {lab.status()['ticks']} > /run/remembered")
     lab.operate("vm", "suspend", "one", "--wait")
     lab.operate("vm", "boot", "--name", "two", "--instance_type", "m1.wide", "--image", "picture", "--wait")
     lab.wait_ready("two")
     assert (lab.do("cat /root/marker", "two"), lab.status("two")["boots"]) == ("of-the-first\n", "2")
-    assert int(lab.do("cat /sys/block/vda/size", "two")) == 1024**3 // 512
+    sizes = lab.do("cat /sys/block/vda/size /sys/block/vdb/size", "two").split()
+    assert sizes == [str(1024**3 // 512)] * 2
     assert lab.address("two") != lab.address()
     lab.operate("vm", "delete", "two", "--wait")
 

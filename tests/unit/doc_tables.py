@@ -70,8 +70,9 @@ def driver_rows() -> Iterator[str]:
     yield f"| capability | {' | '.join(bases)} | what it does |"
     yield "|---|" + "---|" * (len(bases) + 1)
     for capability in driver.CAPABILITIES:
-        cells = ["yes" if capability.__name__ in found else "no" for found in bases.values()]
-        yield f"| `{capability.__name__}` | {' | '.join(cells)} | {(capability.__doc__ or '').strip()} |"
+        names = {one.__name__ for one in driver.CAPABILITIES if issubclass(one, capability)}
+        cells = ["yes" if names & found else "no" for found in bases.values()]
+        yield f"| `{capability.__name__}` | {' | '.join(cells)} | {(capability.__doc__ or '').strip().splitlines()[0]} |"
 
 
 def metric_rows() -> Iterator[str]:

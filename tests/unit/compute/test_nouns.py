@@ -39,6 +39,8 @@ def a_type(db, context=ADMIN, **changes):
         {"vcpus": 0},
         {"local_gb": -1},
         {"swap": -1},
+        {"ephemeral_gb": -1},
+        {"local_gb": 2, "ephemeral_gb": 2},
         {"memory_mb": "1.5"},
         {"memory_mb": 2**31},
         {"name": "n" * 256},
