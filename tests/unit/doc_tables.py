@@ -72,7 +72,8 @@ def driver_rows() -> Iterator[str]:
     for capability in driver.CAPABILITIES:
         names = {one.__name__ for one in driver.CAPABILITIES if issubclass(one, capability)}
         cells = ["yes" if names & found else "no" for found in bases.values()]
-        yield f"| `{capability.__name__}` | {' | '.join(cells)} | {(capability.__doc__ or '').strip().splitlines()[0]} |"
+        what = (capability.__doc__ or "").strip().splitlines()[0]
+        yield f"| `{capability.__name__}` | {' | '.join(cells)} | {what} |"
 
 
 def metric_rows() -> Iterator[str]:
