@@ -124,7 +124,7 @@ def _native_socket(given: socket.socket) -> Any:
 
 
 class GreenThreads:
-    """Native threads for a green process's blocking calls: the Threads of virt.libvirt.calls."""
+    """Native threads for a green process's blocking calls: the Threads of virt.threads."""
 
     def start(self, work: Callable[[], None], name: str) -> None:
         """Run `work` in a native thread that does not keep the process alive."""

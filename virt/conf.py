@@ -27,5 +27,14 @@ OPTS: list[cfg.Opt] = [
                 help="Make root disks as overlays on the cached image; otherwise each guest gets a full copy."),
     cfg.StrOpt("qemu_img", default="qemu-img", help="The qemu-img program."),
     cfg.StrOpt("vlan_interface", default="eth0", help="Interface that carries VLANs when a network names none."),
+    cfg.BoolOpt("force_config_drive", default=True,
+                help="Give every guest a config drive; otherwise only those for which there is a key, user data, a "
+                     "file, metadata or a password to hand over."),
+    cfg.StrOpt("console_address", default="127.0.0.1",
+               help="Address at which consoles are opened to whoever has the one-time token: the one that a console "
+                    "proxy reaches this host by."),
+    cfg.FloatOpt("vnc_token_ttl", default=300.0, min=1.0, help="Seconds that a console's token can be used within."),
+    cfg.FloatOpt("device_unplug_timeout", default=60.0, min=1.0,
+                 help="Seconds that a guest may take to let go of a volume or an interface."),
     *NETWORK_OPTS,
 ]  # fmt: skip

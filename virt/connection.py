@@ -21,7 +21,7 @@ ALIASES = {
 def get_connection(conf: ConfigOpts, threads: object | None = None) -> ComputeDriver:
     """The driver that `compute_driver` names: an alias, a dotted class, or a dotted factory taking the configuration.
 
-    threads: what blocking calls are to run on, for drivers that make any (virt.libvirt.calls.Threads).
+    threads: what blocking calls are to run on, for drivers that make any (virt.threads.Threads).
     Raises DriverConfigError naming the flag when there is no such thing or it makes something else.
     """
     name: str = conf.compute_driver

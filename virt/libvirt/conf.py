@@ -30,13 +30,8 @@ OPTS: list[cfg.Opt] = [
                help="Firmware of guests; an image's property hw_firmware_type overrides it."),
     cfg.IntOpt("lxc_max_files", default=1_000_000, min=1,
                help="Files that the archive of a container's root may have."),
-    cfg.BoolOpt("force_config_drive", default=True,
-                help="Give every guest a config drive; otherwise only those for which there is a key, user data, a "
-                     "file, metadata or a password to hand over."),
     cfg.FloatOpt("guest_agent_timeout", default=30.0, min=1.0,
                  help="Seconds that the agent in a guest may take to do what it was asked."),
-    cfg.FloatOpt("device_unplug_timeout", default=60.0, min=1.0,
-                 help="Seconds that a guest may take to let go of a volume or an interface."),
     cfg.StrOpt("live_migration_uri", default="qemu+tls://%s/system",
                help="How other hosts' libvirt is reached, for every kind of move; %s stands for their address."),
     cfg.BoolOpt("live_migration_tls", default=True,
@@ -62,9 +57,5 @@ OPTS: list[cfg.Opt] = [
     cfg.BoolOpt("vnc_enabled", default=True, help="Give guests a screen that is reached by VNC."),
     cfg.StrOpt("vncserver_host", default="127.0.0.1",
                help="Address that guests' VNC servers listen on. Loopback only: a proxy is what users talk to."),
-    cfg.StrOpt("console_address", default="127.0.0.1",
-               help="Address at which consoles are opened to whoever has the one-time token: the one that a console "
-                    "proxy reaches this host by."),
-    cfg.FloatOpt("vnc_token_ttl", default=300.0, min=1.0, help="Seconds that a console's token can be used within."),
     cfg.StrOpt("vnc_keymap", default="en-us", help="Keyboard of guests' screens."),
 ]  # fmt: skip

@@ -8,9 +8,9 @@ from typing import Any
 
 from lxml import etree
 
+from virt.doors import Doors, local_port, terminal
 from virt.errors import DiskError, GuestStateError
 from virt.libvirt.domains import Domains
-from virt.libvirt.doors import Doors, local_port, terminal
 from virt.spec import ConsoleAccess, InstanceSpec
 
 

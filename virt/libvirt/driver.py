@@ -12,6 +12,7 @@ from oslo_config.cfg import ConfigOpts
 
 from virt import conf as virt_conf
 from virt.disk import Disks
+from virt.doors import Doors
 from virt.driver import (
     AttachesNics,
     AuditsFiles,
@@ -44,11 +45,9 @@ from virt.libvirt import console, power
 from virt.libvirt import rescue as rescuing
 from virt.libvirt.agent import Agents
 from virt.libvirt.build import CACHE, Builder
-from virt.libvirt.calls import Threads
 from virt.libvirt.devices import Devices
 from virt.libvirt.domain import Platform, domain_for, rescue_domain_for
 from virt.libvirt.domains import Domains
-from virt.libvirt.doors import Doors
 from virt.libvirt.filtering import Filtering
 from virt.libvirt.guest_type import check_type, real_type
 from virt.libvirt.host import Host
@@ -80,6 +79,7 @@ from virt.spec import (
     Vif,
     VolumeAttachment,
 )
+from virt.threads import Threads
 
 LOG = logging.getLogger(__name__)
 

@@ -26,7 +26,6 @@ from virt.driver import (
 from virt.errors import DriverConfigError, HypervisorError, UnsupportedError, VirtError
 from virt.firewall.base import FirewallDriver
 from virt.libvirt import console
-from virt.libvirt.calls import Threads
 from virt.libvirt.driver import LibvirtDriver
 from virt.libvirt.filtering import Filtering
 from virt.libvirt.lxc_build import ContainerBuilder, check_container
@@ -42,6 +41,7 @@ from virt.spec import (
     InterfaceStats,
     Vif,
 )
+from virt.threads import Threads
 
 LOG = logging.getLogger(__name__)
 

@@ -15,7 +15,8 @@ from lxml import etree
 from virt.driver import Progress
 from virt.errors import DiskError, HypervisorError, HypervisorUnreachableError, VirtError
 from virt.libvirt import host as lv
-from virt.libvirt.calls import Calls, Threads
+from virt.libvirt.calls import Calls
+from virt.threads import Threads
 
 _MESSAGE = 256 * 1024 - 64  # what fits into one of libvirt's messages
 _SLICE = 16 * 1024**2  # sent between two looks at whether to go on

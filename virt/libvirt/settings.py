@@ -8,11 +8,12 @@ from pathlib import Path
 from oslo_config.cfg import ConfigOpts
 
 from virt.errors import DriverConfigError
-from virt.libvirt.calls import Calls, Threads
+from virt.libvirt.calls import Calls
 from virt.libvirt.guest_type import uri_of
 from virt.libvirt.host import Host
 from virt.libvirt.migration import Manner
 from virt.libvirt.parts import Platform
+from virt.threads import Threads
 
 
 def host_of(conf: ConfigOpts, threads: Threads | None) -> Host:

@@ -11,10 +11,10 @@ import time
 from contextlib import suppress
 from urllib.parse import urlencode, urlsplit
 
+from virt.doors import Doors
 from virt.errors import GuestStateError, HypervisorError
-from virt.libvirt.calls import Threads
-from virt.libvirt.doors import Doors
 from virt.spec import ConsoleAccess, InstanceSpec
+from virt.threads import Threads
 from virt.xenapi.errors import GoneError
 from virt.xenapi.guests import Guests
 from virt.xenapi.helper import HelperBase

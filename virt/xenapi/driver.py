@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from oslo_config.cfg import ConfigOpts
 
 from virt import conf as virt_conf
+from virt.doors import Doors
 from virt.driver import (
     AttachesNics,
     BootsFromVolumes,
@@ -30,9 +31,6 @@ from virt.driver import (
 )
 from virt.errors import DriverConfigError, GuestStateError, HypervisorUnreachableError, UnsupportedError
 from virt.images import ImageCache
-from virt.libvirt import conf as libvirt_conf
-from virt.libvirt.calls import NativeThreads, Threads
-from virt.libvirt.doors import Doors
 from virt.power_state import Power
 from virt.spec import (
     BlockStats,
@@ -47,6 +45,7 @@ from virt.spec import (
     Vif,
     VolumeAttachment,
 )
+from virt.threads import NativeThreads, Threads
 from virt.xenapi import conf as xenapi_conf
 from virt.xenapi import console
 from virt.xenapi.parts import Parts, Settings
@@ -96,7 +95,7 @@ class XenAPIDriver(
     @staticmethod
     def register(conf: ConfigOpts) -> None:
         """Declare the options; consoles, config drives and unplugging have libvirt's."""
-        for options in (virt_conf.OPTS, libvirt_conf.OPTS, xenapi_conf.OPTS):
+        for options in (virt_conf.OPTS, xenapi_conf.OPTS):
             conf.register_opts(options)
 
     def init_host(self, host: str) -> None:

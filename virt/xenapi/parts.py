@@ -8,10 +8,10 @@ from typing import Self
 
 from oslo_config.cfg import ConfigOpts
 
+from virt.doors import Doors
 from virt.errors import DriverConfigError
 from virt.images import ImageCache
-from virt.libvirt.calls import Threads
-from virt.libvirt.doors import Doors
+from virt.threads import Threads
 from virt.xenapi.build import Builder
 from virt.xenapi.console import Consoles
 from virt.xenapi.disks import Disks

@@ -17,8 +17,8 @@ from collections.abc import Callable
 from contextlib import ExitStack, suppress
 
 from virt.errors import HypervisorError, VirtError
-from virt.libvirt.calls import Threads
 from virt.spec import ConsoleAccess
+from virt.threads import Threads
 
 LOG = logging.getLogger(__name__)
 

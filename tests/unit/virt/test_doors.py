@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from virt.doors import Doors
 from virt.errors import GuestStateError, HypervisorError
-from virt.libvirt.calls import NativeThreads
-from virt.libvirt.doors import Doors
+from virt.threads import NativeThreads
 
 
 class Inside:
