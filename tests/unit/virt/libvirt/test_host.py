@@ -168,7 +168,7 @@ def test_hung_guests_delay_no_other(release):
     start = time.monotonic()
     for n in range(100):
         domains.get_info(f"well-{n}")
-    assert time.monotonic() - start < 1
+    assert time.monotonic() - start < 5  # one deadline each would be ten
     assert threading.active_count() <= before + len(hung) + 1
 
 
