@@ -101,11 +101,15 @@ def test_a_host_that_was_moved_to_another_machine_starts(
 
 
 def start(cloud: Deployment, results: list[str]) -> None:
+    """A daemon with a driver of its own, as it would have in a process of its own."""
+    service = Service(cloud.conf_for("h1"), driver=FakeDriver(cloud.cloud))
     try:
-        cloud.start("h1")
-        results.append("started")
+        service.start()
     except HostConflictError:
         results.append("refused")
+    else:
+        cloud.services["h1"] = service
+        results.append("started")
 
 
 def test_two_first_starts_at_one_moment_make_one_host(deploy: Callable[..., Deployment]) -> None:

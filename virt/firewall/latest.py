@@ -2,7 +2,7 @@
 
 A guest's spec is read when its operation begins; its filters may be set minutes later, when its image is there. What
 was refreshed in between is newer. And an audit that looked before a guest was there does not make its filters
-leftovers.
+leftovers, nor does one that looked before a guest went bring them back.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ class LatestFirewall(FirewallDriver):
         self._guests: dict[str, InstanceSpec] = {}
         self._groups: dict[str, tuple[float, tuple[SecurityGroup, ...]]] = {}
         self._members: dict[int, tuple[float, tuple[str, ...]]] = {}
+        self._ended: dict[str, float] = {}
         self._lock = threading.RLock()
 
     @classmethod
@@ -49,6 +50,7 @@ class LatestFirewall(FirewallDriver):
         with self._lock:
             newest = self._newest(spec)
             self._guests[spec.name] = newest
+            self._ended.pop(spec.name, None)
             self._firewall.prepare_instance_filter(newest)
 
     def apply_instance_filter(self, spec: InstanceSpec) -> None:
@@ -61,6 +63,7 @@ class LatestFirewall(FirewallDriver):
         with self._lock:
             self._guests.pop(spec.name, None)
             self._groups.pop(spec.name, None)
+            self._ended[spec.name] = time.monotonic()
             self._firewall.unfilter_instance(spec)
 
     def refresh_security_group_rules(self, specs: Sequence[InstanceSpec]) -> None:
@@ -88,12 +91,15 @@ class LatestFirewall(FirewallDriver):
             everything = self._with_prepared(specs)
             found = self._firewall.repair(everything, provider_rules)
             self._guests = {spec.name: spec for spec in everything}
+            oldest = min((spec.read_at for spec in specs), default=time.monotonic())
+            self._ended = {name: at for name, at in self._ended.items() if at >= oldest}
             return found
 
     def _with_prepared(self, specs: Sequence[InstanceSpec]) -> list[InstanceSpec]:
-        """These guests, and those that were prepared here and are not among them, each as it was told last."""
-        named = {spec.name for spec in specs}
-        return [*map(self._newest_whole, specs), *(one for name, one in self._guests.items() if name not in named)]
+        """These guests but for those that ended since, and those that were prepared here; each as it was told last."""
+        here = [spec for spec in specs if spec.read_at >= self._ended.get(spec.name, 0.0)]
+        named = {spec.name for spec in here}
+        return [*map(self._newest_whole, here), *(one for name, one in self._guests.items() if name not in named)]
 
     def _newest_whole(self, spec: InstanceSpec) -> InstanceSpec:
         known = self._guests.get(spec.name)

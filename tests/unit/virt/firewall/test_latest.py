@@ -99,3 +99,23 @@ def test_an_audit_that_read_before_a_guest_was_changed_does_not_change_it_back(f
     firewall.prepare_instance_filter(read_now(before, security_groups=(NEW,)))
     firewall.audit([before], [])
     assert inner.told[-1].security_groups == (NEW,)
+
+
+@pytest.mark.parametrize("look", ["audit", "repair"])
+def test_an_audit_that_looked_before_a_guest_went_does_not_bring_its_filters_back(firewall, inner, look):
+    spec = read_now(a_guest())
+    firewall.prepare_instance_filter(spec)
+    firewall.unfilter_instance(spec)
+    inner.told.clear()
+    getattr(firewall, look)([spec], [])
+    getattr(firewall, look)([], [])
+    assert inner.told == []
+
+
+def test_a_guest_that_comes_back_is_audited_again(firewall, inner):
+    spec = read_now(a_guest())
+    firewall.unfilter_instance(spec)
+    firewall.prepare_instance_filter(spec)
+    inner.told.clear()
+    firewall.repair([spec], [])
+    assert [one.name for one in inner.told] == [spec.name]
