@@ -92,7 +92,7 @@ def test_casts_wait_out_a_crash_of_the_broker_in_durable_queues(site: Site, brok
     assert all(one.rang for one in boots(site, 10))
     broker.server.kill()
     broker.server.start()
-    assert broker.queues()["compute.h1"] == 10
+    eventually(lambda: broker.queues().get("compute.h1") == 10, 60, "the queue again, with its casts")
     site.start("h1")
     assert_done_once(site, 10)
 
