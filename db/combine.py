@@ -31,7 +31,7 @@ class _Unit:
 
     def __init__(self, work: Work) -> None:
         self.work = work
-        self.leads = False
+        self.leads = self.is_done = False
         self.outcome: Any = None
         self.error: Exception | None = None
         self.gate = threading.Lock()
@@ -85,7 +85,8 @@ class Combiner:
             self._commit(batch)
         except BaseException as exc:
             for unit in batch[1:]:
-                unit.error = DatabaseUnreachableError(f"the writer was interrupted: {exc!r}")
+                if not unit.is_done:
+                    unit.error = DatabaseUnreachableError(f"the writer was interrupted: {exc!r}")
             raise
         finally:
             self._pass_on()
@@ -109,13 +110,20 @@ class Combiner:
                     unit.outcome = unit.work(tx)
             except Exception as exc:  # noqa: BLE001 - it is its caller's, who raises it
                 unit.outcome, unit.error = None, exc
+            unit.is_done = True
 
     def _all_at_once(self, batch: list[_Unit]) -> bool:
+        """False when a unit failed, which shows whose the failure is only when each is done alone."""
+        began = False
         try:
             with self._begin() as tx:
+                began = True
                 for unit in batch:
                     unit.outcome = unit.work(tx)
-        except Exception as exc:  # noqa: BLE001 - whose it is shows when each is done alone
-            LOG.debug("%d units of work are done one by one: %r", len(batch), exc)
-            return False
+        except Exception as exc:  # noqa: BLE001 - each caller raises it, or each unit does when it is alone
+            if began:
+                LOG.debug("%d units of work are done one by one: %r", len(batch), exc)
+                return False
+            for unit in batch:  # it is nobody's own, and each would wait for the lock in vain as long as this one did
+                unit.error = exc
         return True

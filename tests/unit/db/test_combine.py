@@ -145,3 +145,27 @@ def test_many_threads_lose_nothing(combiner, ledger):
         came = list(pool.map(lambda number: combiner.run(writing(str(number))), range(400)))
     assert came == [str(number) for number in range(400)]
     assert sorted(one for written in ledger.committed for one in written) == sorted(came)
+
+
+def test_a_transaction_that_cannot_begin_is_tried_once_for_all_who_wait(ledger):
+    begins = []
+
+    @contextmanager
+    def begin():
+        begins.append(1)
+        if len(begins) > 1:
+            raise OSError("locked")
+        yield []
+
+    came = bring(Combiner(begin, patience_s=30), [writing("a"), writing("b"), writing("c")])
+    assert [str(one) for one in came] == ["locked"] * 3
+    assert len(begins) == 2
+
+
+def test_an_interruption_is_not_told_to_those_whose_work_was_committed_alone(combiner, ledger):
+    def interrupted_when_alone(tx: list[str]) -> None:
+        raise KeyboardInterrupt if ledger.rolled_back else ValueError
+
+    came = bring(combiner, [writing("a"), writing("b"), interrupted_when_alone])
+    assert [type(came[0]), came[1]] == [KeyboardInterrupt, "b"]
+    assert [written for written in ledger.committed if written] == [["a"], ["b"]]
