@@ -5,39 +5,19 @@ The tests are steps of one story, in order. Outside is routed by the host; a nei
 
 from __future__ import annotations
 
-import functools
 import subprocess
 import sys
 
 import pytest
 
-from tests.functional.harness import Daemon, eventually
-from tests.integration.network.places import end_all_in, places, wire
-from tests.integration.operators import Operator
-from tests.integration.servers import LibvirtHost, running, scratch_folder
+from tests.functional.harness import eventually
+from tests.integration.filtered_guests import BOOT_S, CIDR, Lab, furnished, rule_of
 
 pytestmark = pytest.mark.real
 
-CIDR, NEIGHBOUR = "10.97.0.0/24", "10.97.0.200"
-BOOT_S = 150
 
-
-class Lab:
-    """A host with its daemon and operator, somebody outside, and a neighbour of the guests."""
-
-    def __init__(self, host, outside, neighbour, folder):
-        self.host, self.outside, self.neighbour = host, outside, neighbour
-        self.netns = f"/proc/{host.pid}/ns/net"
-        self.daemon = Daemon(
-            folder, "hosta", inside=["nsenter", f"--net={self.netns}", "--"], compute_driver="libvirt",
-            libvirt_uri=host.uri, libvirt_type="qemu", network_manager="flatdhcp", networks_path=folder / "networks",
-            firewall_driver="iptables", filter_audit_interval=2,
-        )  # fmt: skip
-        self.operate = Operator(self.daemon.write_config())
-
-    @property
-    def address(self):
-        return self.operate.ask("vm", "show", "one")["addresses"][0]["address"]
+class RoutedLab(Lab):
+    """A host that routes to its guests, whom it gives their addresses by DHCP."""
 
     def reached(self):
         """Who gets an answer: to a ping from outside and from the neighbour, to HTTP from outside and the neighbour."""
@@ -60,45 +40,8 @@ class Lab:
 
 @pytest.fixture(scope="module")
 def lab(guest_image):
-    host_kind = functools.partial(LibvirtHost, name="filtered", network=True)
-    with scratch_folder() as folder, places(2) as (outside, neighbour), running(host_kind) as host:
-        _connect(host, outside, neighbour)
-        lab = Lab(host, outside, neighbour, folder)
-        _furnish(lab.operate, guest_image)
-        try:
-            with lab.daemon:
-                yield lab
-        finally:
-            end_all_in(lab.netns)
-
-
-def _connect(host, outside, neighbour):
-    wire(host, "out", outside, "eth0")
-    host.run("ip", "addr", "add", "192.0.2.1/24", "dev", "out")
-    outside.run("ip", "addr", "add", "192.0.2.2/24", "dev", "eth0")
-    outside.run("ip", "route", "add", CIDR, "via", "192.0.2.1")
-    wire(host, "cable", neighbour, "eth0")
-    host.run("ip", "link", "add", "br97", "type", "bridge", "forward_delay", "0")
-    host.run("ip", "link", "set", "cable", "master", "br97")
-    host.run("ip", "link", "set", "br97", "up")
-    neighbour.run("ip", "addr", "add", f"{NEIGHBOUR}/24", "dev", "eth0")
-
-
-def _furnish(operate, image):
-    operate("db", "sync")
-    for part, disk_format in {"kernel": "aki", "ramdisk": "ari"}.items():
-        operate("image", "add", "--name", part, "--location", str(getattr(image, part)), "--disk_format", disk_format)
-    tail = ["--disk_format", "raw", "--kernel", "kernel", "--ramdisk", "ramdisk"]
-    operate("image", "add", "--name", "tiny", "--location", str(image.root), *tail)
-    operate("instance_type", "create", "m1.nano", "112", "1", "0", "99")
-    operate("network", "create", "private", CIDR, "--bridge", "br97")
-
-
-def rule_of(lab, protocol):
-    (found,) = [
-        rule for rule in lab.operate.ask("secgroup", "show", "default")["rules"] if rule["protocol"] == protocol
-    ]
-    return str(found["id"])
+    with furnished(RoutedLab, guest_image, firewall_driver="iptables", network_manager="flatdhcp") as lab:
+        yield lab
 
 
 def test_a_guest_without_rules_gets_its_address_and_nobody_gets_to_it(lab):

@@ -2,32 +2,18 @@
 
 from __future__ import annotations
 
-import functools
 import sys
 
 import pytest
 
-from tests.functional.harness import Daemon, eventually
-from tests.integration.firewall.test_iptables_guest import BOOT_S, CIDR, Lab, _connect, _furnish, rule_of
-from tests.integration.network.places import end_all_in, places
-from tests.integration.operators import Operator
-from tests.integration.servers import LibvirtHost, running, scratch_folder
+from tests.functional.harness import eventually
+from tests.integration.filtered_guests import BOOT_S, CIDR, Lab, furnished, rule_of
 
 pytestmark = pytest.mark.real
 
 
 class BridgedLab(Lab):
     """A host whose guests are bridged only, behind libvirt's filters, and a neighbour in the bridge."""
-
-    def __init__(self, host, outside, neighbour, folder):
-        self.host, self.outside, self.neighbour = host, outside, neighbour
-        self.netns = f"/proc/{host.pid}/ns/net"
-        self.daemon = Daemon(
-            folder, "hosta", inside=["nsenter", f"--net={self.netns}", "--"], compute_driver="libvirt",
-            libvirt_uri=host.uri, libvirt_type="qemu", networks_path=folder / "networks", force_config_drive="true",
-            firewall_driver="nwfilter", filter_audit_interval=2,
-        )  # fmt: skip
-        self.operate = Operator(self.daemon.write_config())
 
     def serves(self, place):
         """True when the guest takes a connection of HTTP from there."""
@@ -41,16 +27,8 @@ class BridgedLab(Lab):
 
 @pytest.fixture(scope="module")
 def lab(guest_image):
-    host_kind = functools.partial(LibvirtHost, name="filtered", network=True)
-    with scratch_folder() as folder, places(2) as (outside, neighbour), running(host_kind) as host:
-        _connect(host, outside, neighbour)
-        lab = BridgedLab(host, outside, neighbour, folder)
-        _furnish(lab.operate, guest_image)
-        try:
-            with lab.daemon:
-                yield lab
-        finally:
-            end_all_in(lab.netns)
+    with furnished(BridgedLab, guest_image, firewall_driver="nwfilter", force_config_drive="true") as lab:
+        yield lab
 
 
 def test_nobody_gets_to_a_guest_without_rules(lab):
