@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.integration.libvirt.inside import run_inside
 from virt.errors import DriverTimeoutError, HypervisorError, HypervisorUnreachableError
 from virt.power_state import Power
 
@@ -57,6 +58,18 @@ def test_a_guest_boots_from_its_disk_and_restarts_when_asked(driver, guests, con
     driver.destroy(spec)
     assert not disk.parent.exists()
     assert driver.list_guests() == []
+
+
+def test_a_guest_that_never_stops_talking_fills_no_disk(driver, guests, conf):
+    spec = guests.with_kernel()
+    driver.spawn(spec)
+    guests.wait_for(spec, "GUEST-READY")
+    run_inside(driver, spec, "head -c 2200000 /dev/zero | tr '\\0' x")
+    logs = {path.name: path.stat().st_size for path in (Path(conf.instances_path) / spec.name).glob("console.log*")}
+    assert set(logs) == {"console.log", "console.log.0"}
+    assert logs["console.log"] < logs["console.log.0"] <= 2 * 1024**2
+    run_inside(driver, spec, "echo the newest")
+    assert "the newest" in driver.get_console_output(spec, 4096)
 
 
 def test_a_restart_of_libvirtd_touches_no_guest_and_the_driver_recovers(driver, guests, libvirt_host):
