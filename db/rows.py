@@ -8,6 +8,7 @@ from functools import cache, lru_cache
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import mysql, postgresql, sqlite
 
 from db.errors import RowNotFoundError
 from db.session import Tx, utcnow
@@ -61,6 +62,15 @@ def insert(tx: Tx, table: sa.Table, values: dict[str, Any]) -> int:
     return int(key[0]) if key else 0
 
 
+def insert_unless_there(tx: Tx, table: sa.Table, values: dict[str, Any]) -> None:
+    """Insert one row of plain values, or leave the one alone that has a unique value of it.
+
+    It waits for whoever is inserting the same. There is no savepoint in it: MariaDB forgets those when it picks a
+    deadlock's victim, and then tells of the lost savepoint instead of the deadlock.
+    """
+    tx.execute(_insert_unless_there(table, tx.dialect.name), values)
+
+
 def change(tx: Tx, statement: sa.Update, changes: Mapping[str, Any], **params: Any) -> int:
     """Run an UPDATE of one's own making with `changes` added to what it sets; how many rows it met.
 
@@ -73,6 +83,15 @@ def change(tx: Tx, statement: sa.Update, changes: Mapping[str, Any], **params: A
 @cache
 def _insert(table: sa.Table) -> sa.Insert:
     return sa.insert(table)
+
+
+@cache
+def _insert_unless_there(table: sa.Table, dialect: str) -> sa.Insert:
+    if dialect in {"mysql", "mariadb"}:
+        return mysql.insert(table).on_duplicate_key_update(id=table.c.id)
+    if dialect == "postgresql":
+        return postgresql.insert(table).on_conflict_do_nothing()
+    return sqlite.insert(table).on_conflict_do_nothing()
 
 
 @lru_cache(256)

@@ -92,15 +92,7 @@ def ensure_default(tx: Tx, user_id: str, project_id: str, *, hold: bool = False)
     if group is not None:
         return group
     values = {"name": "default", "description": "default", "user_id": user_id, "project_id": project_id}
-    try:
-        with tx.begin_nested():
-            rows.insert(tx, security_groups, values)
-    except sa.exc.IntegrityError:
-        # Someone else made it meanwhile; theirs is as good.
-        group = rows.first(tx, SecurityGroup, statement, wanted)
-        if group is None:
-            raise
-        return group
+    rows.insert_unless_there(tx, security_groups, values)
     return rows.one(tx, SecurityGroup, statement, "security group", "default", wanted)
 
 

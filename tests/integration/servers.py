@@ -216,16 +216,20 @@ class MariaDB:
         program, install = require_program("mariadbd"), require_program("mariadb-install-db")
         self.port = free_port()
         self._socket = folder / "socket"
+        temporary = folder / "tmp"  # a server that starts removes what others have in a folder they share
+        temporary.mkdir()
         if os.geteuid() == 0:
             shutil.chown(folder, "mysql", "mysql")
+            shutil.chown(temporary, "mysql", "mysql")
         _run(
-            *_as_user("mysql"), install, "--no-defaults", f"--datadir={folder / 'data'}", "--skip-test-db",
-            "--auth-root-authentication-method=normal", cwd=folder,
+            *_as_user("mysql"), install, "--no-defaults", f"--datadir={folder / 'data'}", f"--tmpdir={temporary}",
+            "--skip-test-db", "--auth-root-authentication-method=normal", cwd=folder,
         )  # fmt: skip
         argv = [
             program,
             "--no-defaults",
             f"--datadir={folder / 'data'}",
+            f"--tmpdir={temporary}",
             f"--socket={self._socket}",
             f"--pid-file={folder / 'pid'}",
             f"--port={self.port}",
