@@ -97,8 +97,9 @@ make_venv() {
     "$python" -m venv --clear "$ROOT/.venv"
 }
 
-# A process id is remembered with the process's start time, so that a stale file never points at a stranger.
-start_time() { sed 's/.*) //' "/proc/$1/stat" 2>/dev/null | cut -d' ' -f20; }
+# A process id is remembered with the process's start time, so that a stale file never points at a stranger. One that has
+# ended has none, though nobody may have asked for its end yet: in containers process 1 often does not.
+start_time() { sed 's/.*) //' "/proc/$1/stat" 2>/dev/null | awk '$1 != "Z" {print $20}'; }
 remember_pid() { printf '%s %s\n' "$2" "$(start_time "$2")" > "$1"; }  # FILE PID
 running_pid() {  # FILE -> the process id, or status 1 when that process is gone
     local pid started

@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import subprocess
+import tempfile
 import time
 from pathlib import Path
 
@@ -100,6 +101,15 @@ def test_a_process_id_is_believed_only_while_the_same_process_has_it(tmp_path: P
     assert bash(f"running_pid {tmp_path}/none").returncode == 1
 
 
+def test_a_process_that_has_ended_is_gone_though_nobody_asked_for_its_end(tmp_path: Path) -> None:
+    file = tmp_path / "pid"
+    with subprocess.Popen(["sleep", "60"]) as process:
+        bash(f"remember_pid {file} {process.pid}")
+        process.kill()
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        assert bash(f"running_pid {file}").returncode == 1
+
+
 def test_waiting_ends_with_success_or_after_its_time(tmp_path: Path) -> None:
     assert bash("wait_until 5 true").returncode == 0
     started = time.monotonic()
@@ -148,3 +158,18 @@ def test_quickstart_refuses_what_it_does_not_know() -> None:
         done = subprocess.run([REPOSITORY / "bin/quickstart", argument], capture_output=True, text=True, check=False)
         assert done.returncode == 1
         assert argument.removeprefix("--driver=") in done.stderr
+
+
+def test_quickstart_without_root_takes_the_fake_driver_and_says_what_is_left_out() -> None:
+    user = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--"] if os.geteuid() == 0 else []
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        shutil.copytree(REPOSITORY / "bin", f"{folder}/bin")
+        for name in ("setup.cfg", "pyproject.toml"):
+            shutil.copy(REPOSITORY / name, folder)
+        command = [*user, f"{folder}/bin/quickstart"]
+        environment = {**os.environ, "PYTHON": "/bin/false"}  # so that it ends before it installs anything
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert "without root there are no real guests here: taking the simulated hypervisor" in done.stdout
+    assert "Left out: libvirt" in done.stdout
+    assert "needs Python" in done.stderr
