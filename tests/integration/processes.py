@@ -48,6 +48,7 @@ PACKAGES = {
     "iptables": "iptables",
     "ebtables": "ebtables",
     "ipset": "ipset",
+    "conntrack": "conntrack",
     "nft": "nftables",
     "busybox": "busybox-static",
     "mkfs.ext4": "e2fsprogs",
@@ -96,6 +97,14 @@ def unavailable(reason: str) -> NoReturn:
     if os.geteuid() == 0 and shutil.which("apt-get"):
         pytest.fail(reason, pytrace=False)
     pytest.skip(reason)
+
+
+def is_alive(pid: int) -> bool:
+    """True unless this process has ended, whether or not anybody has asked for its end yet."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 def wait_until(ready: Callable[[], T | None], usual_s: float, what: str) -> T:

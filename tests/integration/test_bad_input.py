@@ -26,7 +26,7 @@ from compute.states import Vm
 from db import compute_nodes, instance_types, migration, models, volumes
 from tests.functional.harness import ADMIN, Daemon, eventually
 from tests.integration.conftest import GuestImage
-from tests.integration.processes import free_port
+from tests.integration.processes import free_port, require_root
 from tests.integration.servers import LibvirtHost, running
 from tests.integration.test_first_guest import Operator
 from virt.volume_manager import FileVolumes
@@ -126,6 +126,7 @@ class QuietHandler(http.server.SimpleHTTPRequestHandler):
 @pytest.fixture(scope="module")
 def place(guest_image: GuestImage, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     """One for all tests here: each leaves it as it found it."""
+    require_root()
     folder = tmp_path_factory.mktemp("place")
     (folder / "images").mkdir()
     with contextlib.ExitStack() as stack:

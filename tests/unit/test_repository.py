@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import importlib.util
 import re
 import subprocess
@@ -46,12 +47,11 @@ def relative(path: Path) -> str:
 
 def kept_files() -> list[Path]:
     """The files that belong to the repository: what git would keep, or everything where there is no git."""
-    listing = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=REPOSITORY, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    if listing.returncode == 0:
-        return [REPOSITORY / name for name in listing.stdout.split("\0") if (REPOSITORY / name).is_file()]
+    words = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    with contextlib.suppress(FileNotFoundError):
+        listing = subprocess.run(words, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+        if listing.returncode == 0:
+            return [REPOSITORY / name for name in listing.stdout.split("\0") if (REPOSITORY / name).is_file()]
     return [path for path in REPOSITORY.rglob("*") if path.is_file() and not _is_hidden(path)]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from ipaddress import IPv4Address
 
 import pytest
@@ -60,7 +61,8 @@ def world():
 @pytest.fixture
 def networks(world, tmp_path):
     for folder in (tmp_path, *tmp_path.parents):
-        folder.chmod(folder.stat().st_mode | 0o001)
+        if folder.stat().st_uid == os.geteuid():
+            folder.chmod(folder.stat().st_mode | 0o001)
     return Networks(world, tmp_path / "networks", run=world.run)
 
 
