@@ -39,34 +39,34 @@ class Table:
     def _walk(self, chain: str, packet: Packet, path: Path, marked: list[str]) -> str | None:
         for rule in self._chains[chain]:
             words = rule.split()
-            if not self._matches(words, packet, path):
+            if not self._matches(words, packet, path, marked):
                 continue
             jump = "-g" if "-g" in words else "-j"
             target = words[words.index(jump) + 1]
             if target == "MARK":
-                marked.append(words[-1])
+                marked[:] = [] if words[-1].startswith("0x0/") else [words[-1]]
                 continue
             verdict = target if target in {"ACCEPT", "DROP"} else self._walk(target, packet, path, marked)
             if verdict is not None or jump == "-g":
                 return verdict
         return None
 
-    def _matches(self, words: list[str], packet: Packet, path: Path) -> bool:
+    def _matches(self, words: list[str], packet: Packet, path: Path, marked: list[str]) -> bool:
+        if "--mark" in words and not marked:
+            return False
+        if "--physdev-is-bridged" in words and path.bridged == ("!" in words):
+            return False
+        words = [word for word in words if word not in {"!", "--physdev-is-bridged"}]
         place = 0
         while words[place] not in {"-j", "-g"}:
             flag, value = words[place], words[place + 1]
-            if flag == "--physdev-is-bridged":
-                place += 1
-                if not path.bridged:
-                    return False
-                continue
             place += 3 if flag == "--match-set" else 2
             if not self._match(flag, value, packet, path):
                 return False
         return True
 
     def _match(self, flag: str, value: str, packet: Packet, path: Path) -> bool:
-        if flag == "-m":
+        if flag in {"-m", "--mark"}:
             return True
         if flag == "--match-set":
             return str(ip_address(packet.source)) in self._sets[value]
@@ -75,6 +75,12 @@ class Table:
         if flag in {"-s", "-d"}:
             return _is_within(packet.source if flag == "-s" else packet.dest, value)
         return _OF_PACKET[flag](value, packet)
+
+
+def rules_reached(chains: Mapping[str, Sequence[str]], name: str) -> int:
+    """The rules in a chain and in those that it leads to, each as often as there are ways to it."""
+    targets = (word for rule in chains.get(name, ()) for word in rule.split()[-1:])
+    return len(chains.get(name, ())) + sum(rules_reached(chains, target) for target in targets)
 
 
 def _is_device(pattern: str, dev: str) -> bool:

@@ -86,10 +86,14 @@ class FakeGuard:
 
 
 class FakeKernel:
-    """Answers the commands that look at the kernel: taps that are filtered, as many rules as asked for."""
+    """Answers the commands that look at the kernel: taps that are filtered, as many rules as asked for.
+
+    half: taps whose rules of the bridge libvirt has left half made.
+    """
 
     def __init__(self) -> None:
         self.taps: dict[str, tuple[int, int]] = {}
+        self.half: set[str] = set()
         self.sees_bridges = "1"
         self.texts: list[str] = []
 
@@ -100,7 +104,8 @@ class FakeKernel:
         if cmd[0] == "ip":
             return "[" + ",".join(f'{{"ifname": "{dev}"}}' for dev in self.taps) + "]"
         if cmd[0] == "ebtables-save":
-            return "".join(f"-A PREROUTING -i {dev} -j libvirt-I-{dev}\n" for dev in self.taps)
+            whole = "".join(f"-A PREROUTING -i {dev} -j libvirt-I-{dev}\n" for dev in self.taps)
+            return whole + "".join(f"-A POSTROUTING -o {dev} -j libvirt-P-{dev}\n" for dev in self.half)
         return self._saved(cmd[0] == "ip6tables-save") if cmd[0].endswith("-save") else ""
 
     def _saved(self, is_v6: bool) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import subprocess
+import sys
 from contextlib import contextmanager
 
 from tests.functional.harness import Daemon
@@ -31,6 +33,22 @@ class Lab:
     def address(self):
         """The guest's."""
         return self.operate.ask("vm", "show", "one")["addresses"][0]["address"]
+
+
+class RoutedLab(Lab):
+    """A host that routes to its guests, whom it gives their addresses by DHCP."""
+
+    def reached(self):
+        """Who gets an answer: to a ping from outside and from the neighbour, to HTTP from outside and the neighbour."""
+        address, both = self.address, (self.outside, self.neighbour)
+        connect = f"import socket; socket.create_connection(({address!r}, 80), 2)"
+        asked = [("busybox", "ping", "-c", "1", "-W", "2", address), (sys.executable, "-c", connect)]
+        tasks = [
+            subprocess.Popen(place.command(*words), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            for words in asked
+            for place in both
+        ]
+        return [task.wait(60) == 0 for task in tasks]
 
 
 @contextmanager

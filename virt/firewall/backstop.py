@@ -40,6 +40,16 @@ class Backstop:
             text = "\n".join(("*filter", f":{CHAIN} - [0:0]", *_RULES, *jump, "COMMIT", ""))
             self._run([f"{tool}-restore", "-w", str(_LOCK_WAIT_S), "--noflush"], stdin=text)
 
+    def remove(self) -> None:
+        """Have no such chain and no jump to it; nothing is changed where there is none."""
+        for tool in TOOLS.values():
+            saved = self._run([f"{tool}-save", "-t", "filter"])
+            if f":{CHAIN} " not in saved:
+                continue
+            jumps = (line.replace("-A ", "-D ", 1) for line in saved.splitlines() if line == _JUMP)
+            text = "\n".join(("*filter", *jumps, f"-F {CHAIN}", f"-X {CHAIN}", "COMMIT", ""))
+            self._run([f"{tool}-restore", "-w", str(_LOCK_WAIT_S), "--noflush"], stdin=text)
+
     def _run(self, cmd: list[str], stdin: str | None = None) -> str:
         try:
             return self._execute(cmd, timeout_s=_TIMEOUT_S, stdin=stdin)

@@ -6,7 +6,7 @@ import importlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol, Self
+from typing import Any, ClassVar, Protocol, Self
 
 from oslo_config.cfg import ConfigOpts
 
@@ -18,10 +18,11 @@ ALIASES = {
     "noop": "virt.firewall.noop.NoopFirewall",
     "nwfilter": "virt.firewall.nwfilter.NWFilterFirewall",
     "iptables": "virt.firewall.iptables.IptablesFirewall",
+    "nwfilter+iptables": "virt.firewall.combined.CombinedFirewall",
     "nova.virt.libvirt_conn.NWFilterFirewall": "virt.firewall.nwfilter.NWFilterFirewall",
-    "nova.virt.libvirt_conn.IptablesFirewallDriver": "virt.firewall.iptables.IptablesFirewall",
+    "nova.virt.libvirt_conn.IptablesFirewallDriver": "virt.firewall.combined.CombinedFirewall",
     "nova.virt.libvirt.firewall.NWFilterFirewall": "virt.firewall.nwfilter.NWFilterFirewall",
-    "nova.virt.libvirt.firewall.IptablesFirewallDriver": "virt.firewall.iptables.IptablesFirewall",
+    "nova.virt.libvirt.firewall.IptablesFirewallDriver": "virt.firewall.combined.CombinedFirewall",
 }
 
 
@@ -80,9 +81,15 @@ class FirewallDriver(ABC):
     is in place outlives the daemon. Every method is idempotent. The cost of a method depends on the guests it names,
     never on how many others the host has.
 
+    Methods are called by several threads at once, though never for one guest, and nothing else while it is refreshed,
+    audited or repaired. tracks_connections: filters go by the kernel's connection tracking, so an address's
+    connections are ended when it comes to a guest, and when it goes (virt/firewall/conntrack.py).
+
     Raises FirewallError when the host refuses, in its own words; what the flags ask for and the host does not have is
     a DriverConfigError out of `init_host`.
     """
+
+    tracks_connections: ClassVar[bool] = True
 
     @classmethod
     @abstractmethod

@@ -6,7 +6,7 @@ from oslo_config import cfg
 
 OPTS: list[cfg.Opt] = [
     cfg.StrOpt("firewall_driver", default="noop",
-               help="noop (packets are not filtered), nwfilter, iptables, or a dotted path."),
+               help="noop (packets are not filtered), nwfilter, iptables, nwfilter+iptables (both), or a dotted path."),
     cfg.BoolOpt("allow_project_net_traffic", default=False,
                 help="Let every machine of a guest's own network in, whatever its security groups say. 2011.2 did."),
     cfg.StrOpt("vpn_image_id", default="",

@@ -4,6 +4,9 @@ libvirt puts a new tap into its bridge first and filters it a moment later: what
 the guest. So the names of guests' taps are guarded before there is a tap, in a bridge table of our own, and only a tap
 that was opened passes anything. Opened is an interface, by its index, not a name: the next tap of that name is shut
 again. The table outlives the daemon, and no other table is touched.
+
+What is of no protocol that iptables sees, a frame with a VLAN tag above all, passes neither: libvirt's own rules
+against it are not there for a moment now and then, while libvirt makes a guest's rules anew.
 """
 
 from __future__ import annotations
@@ -18,9 +21,15 @@ from virt.execute import Execute, run
 TABLE = "bridge micronova_guard"
 _BEFORE_ALL_OTHERS = -310  # libvirt's and everybody's bridge chains are at -300 and later
 _TIMEOUT_S = 30.0
-_OUTWARD = "oifname @guarded meta oif != @open counter drop"
-_INWARD = "iifname @guarded meta iif != @open counter drop"
-_CHAINS = {"forward": (_OUTWARD, _INWARD), "output": (_OUTWARD,), "input": (_INWARD,)}
+_OUTWARD = (
+    "oifname @guarded meta oif != @open counter drop",
+    "oifname @guarded ether type != { ip, arp, ip6 } counter drop",
+)
+_INWARD = (
+    "iifname @guarded meta iif != @open counter drop",
+    "iifname @guarded ether type != { ip, arp, 0x8035, ip6 } counter drop",  # QEMU says where it is by RARP
+)
+_CHAINS = {"forward": (*_OUTWARD, *_INWARD), "output": _OUTWARD, "input": _INWARD}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +73,10 @@ class TapGuard:
     def forget(self, taps: Collection[str]) -> None:
         """Guard these names no more: their guests are gone. Succeed if they are not guarded."""
         self._nft(*_removed("guarded", [f'"{tap}"' for tap in taps]))
+
+    def remove(self) -> None:
+        """Guard nothing any more; succeed if there is no table."""
+        self._nft(f"add table {TABLE}", f"delete table {TABLE}")
 
     def held(self) -> Guarded | None:
         """What is guarded and open now; None when there is no table, or it does not do what it is for."""

@@ -20,6 +20,7 @@ from virt.firewall import iptables_base, iptables_guard, iptables_rules
 from virt.firewall import iptables_names as names
 from virt.firewall.base import Drift, FilterStore, FirewallDriver
 from virt.firewall.iptables_host import FilterHost
+from virt.firewall.iptables_netlink import ElementSocket
 from virt.firewall.iptables_plan import NFT, Draft, Known
 from virt.firewall.iptables_turns import Turns
 from virt.firewall.rules import FAMILIES, InstanceRules, instance_rules, member_set, provider_denies
@@ -59,7 +60,11 @@ class IptablesFirewall(FirewallDriver):
         """Read the options of virt/firewall/conf.py."""
         conf.register_opts(firewall_conf.OPTS)
         return cls(
-            FilterHost(variant=conf.iptables_variant, lock_timeout_s=conf.iptables_lock_timeout),
+            FilterHost(
+                variant=conf.iptables_variant,
+                lock_timeout_s=conf.iptables_lock_timeout,
+                feed_elements=ElementSocket().feed,
+            ),
             mark=1 << conf.iptables_mark_bit,
             max_members=conf.iptables_max_members,
             allow_project_net_traffic=conf.allow_project_net_traffic,
@@ -82,7 +87,7 @@ class IptablesFirewall(FirewallDriver):
 
     def prepare_instance_filter(self, spec: InstanceSpec) -> None:
         rules = self._rules(spec)
-        self._turns.take(Change(draft=lambda draft: draft.put_guest(rules, anew=True)))
+        self._turns.take(Change(draft=lambda draft: draft.put_guest(rules, self._mark, anew=True)))
 
     def apply_instance_filter(self, spec: InstanceSpec) -> None:
         """Nothing: the filters wait for the tap, by its name."""
@@ -96,7 +101,7 @@ class IptablesFirewall(FirewallDriver):
         def change(draft: Draft) -> None:
             for rules in every:
                 if draft.chain(4, names.instance_chain(rules.id)) is not None:
-                    draft.put_guest(rules)
+                    draft.put_guest(rules, self._mark)
 
         self._turns.take(Change(draft=change))
 
@@ -107,7 +112,7 @@ class IptablesFirewall(FirewallDriver):
             for family in FAMILIES:
                 name = names.member_set(group_id, family)
                 if draft.members(name) is not None:
-                    draft.put_members(name, frozenset(str(one) for one in found.of(family)))
+                    draft.put_members(name, found.texts(family))
 
         self._turns.take(Change(draft=change))
 
@@ -123,7 +128,7 @@ class IptablesFirewall(FirewallDriver):
     def instance_filter_exists(self, spec: InstanceSpec) -> bool:
         rules = self._rules(spec)
         known = self._host.read()
-        return auditing.has_guest(known, rules)
+        return auditing.has_guest(known, rules, self._mark)
 
     def audit(self, specs: Sequence[InstanceSpec], provider_rules: Sequence[Mapping[str, str]]) -> list[Drift]:
         wanted = self._wanted(specs, provider_rules)
@@ -145,9 +150,8 @@ class IptablesFirewall(FirewallDriver):
 
     def _wanted(self, specs: Sequence[InstanceSpec], provider_rules: Sequence[Mapping[str, str]]) -> auditing.Wanted:
         static = {family: iptables_base.chains(family, self._mark) for family in FAMILIES}
-        return auditing.wanted(
-            [self._rules(spec) for spec in specs], provider_denies(provider_rules), static, self._guard_rules
-        )
+        guests, denies = [self._rules(spec) for spec in specs], provider_denies(provider_rules)
+        return auditing.wanted(guests, denies, static, self._guard_rules, self._mark)
 
     def _bypassed(self) -> list[Drift]:
         return [

@@ -33,13 +33,14 @@ def wanted(
     denies: tuple[Match, ...],
     static: Mapping[int, Chains],
     rules: list[object] | None,
+    mark: int,
 ) -> Wanted:
     """What a host with all these guests is to have. static: the chains that hold for all; rules: the bridge's."""
     found = Wanted(chains={family: dict(static[family]) for family in FAMILIES}, rules=rules)
     for family in FAMILIES:
         found.chains[family] |= dict.fromkeys(names.DISPATCHING, ()) | {names.PROVIDER: provider_chain(denies, family)}
     for one in guests:
-        for family, guest in both(one).items():
+        for family, guest in both(one, mark).items():
             chains = found.chains[family]
             chains |= {**guest.groups, **guest.chains}
             chains |= {name: (*chains[name], *lines) for name, lines in guest.lines.items()}
@@ -50,9 +51,9 @@ def wanted(
     return found
 
 
-def has_guest(known: Known, rules: InstanceRules) -> bool:
+def has_guest(known: Known, rules: InstanceRules, mark: int) -> bool:
     """True when every filter of one guest is in place, as its rules say."""
-    for family, guest in both(rules).items():
+    for family, guest in both(rules, mark).items():
         chains = known.chains[family]
         if any(chains.get(name) != lines for name, lines in (*guest.chains.items(), *guest.groups.items())):
             return False
@@ -100,8 +101,9 @@ def _of_bridge(known: Known) -> Drift:
 def _of_chains(family: int, known: Known, wanted: Wanted) -> Iterator[Drift]:
     there, right = known.chains[family], wanted.chains[family]
     for name in names.BUILTIN:
-        if there.get(name, ())[:1] != (names.JUMP,) or there[name].count(names.JUMP) != 1:
-            yield Drift(what=f"{name} ({_FAMILY[family]})", problem=f"it does not begin with {names.JUMP}, once")
+        jump, lines = names.JUMPS[name], there.get(name, ())
+        if lines[:1] != (jump,) or sum(line in names.OUR_JUMPS for line in lines) != 1:
+            yield Drift(what=f"{name} ({_FAMILY[family]})", problem=f"it does not begin with {jump}, once")
     for name in sorted((set(there) | set(right)) - set(names.BUILTIN)):
         if (problem := _difference(name, there.get(name), right.get(name))) is not None:
             words, opened = problem

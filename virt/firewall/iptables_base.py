@@ -6,6 +6,7 @@ from ipaddress import IPv4Address, IPv6Address
 
 from virt.firewall import iptables_names as names
 from virt.firewall.iptables_names import ADMIT, BRIDGED, COMMON, DROP, HOST, LOCAL, PROVIDER, TOP
+from virt.firewall.iptables_rules import marking
 from virt.firewall.rules import NEIGHBOUR_ADVERTISEMENT, NEIGHBOUR_SOLICITATION, ROUTER_ADVERTISEMENT
 
 BROADCAST, ALL_NODES = "255.255.255.255/32", "ff02::1/128"
@@ -14,21 +15,33 @@ BROADCAST, ALL_NODES = "255.255.255.255/32", "ff02::1/128"
 def chains(family: int, mark: int) -> dict[str, tuple[str, ...]]:
     """The static chains of one family. `mark` is the bit of the packet mark that says that a packet was admitted."""
     return {
-        TOP: (f"-j {LOCAL}",),
-        LOCAL: (*_bridged(), *_by_the_host(family), *_by_address(family)),
+        TOP: (_unmarking(mark), *_bridged(mark)),
+        LOCAL: (_unmarking(mark), *_by_the_host(family), *_by_address(family), _undecided(mark)),
         BRIDGED: (*_by_device(), f"-j {DROP}"),
         COMMON: _common(family),
-        HOST: (f"-j {PROVIDER}", f"-j MARK --set-xmark {mark:#x}/{mark:#x}"),
+        HOST: (f"-j {PROVIDER}", marking(mark)),
         DROP: ("-j DROP",),
-        ADMIT: (f"-j MARK --set-xmark {mark:#x}/{mark:#x}", "-j ACCEPT"),
+        ADMIT: (marking(mark), "-j ACCEPT"),
     }
 
 
-def _bridged() -> list[str]:
-    """What one port of a bridge sends to another: known by the port it leaves by."""
+def _unmarking(mark: int) -> str:
+    """Nobody has admitted a packet that has only just come."""
+    return f"-j MARK --set-xmark 0x0/{mark:#x}"
+
+
+def _undecided(mark: int) -> str:
+    """What comes back marked from a guest's chain, which lets nothing go undecided unless somebody cut its end off."""
+    return f"-m mark --mark {mark:#x}/{mark:#x} -j DROP"
+
+
+def _bridged(mark: int) -> list[str]:
+    """What one port of a bridge sends to another: known by the port it leaves by. The rest is for LOCAL."""
     return [
         f"-m physdev --physdev-out {names.TAP_PREFIX}+ --physdev-is-bridged -g {BRIDGED}",
-        f"-m physdev --physdev-is-bridged -g {names.OTHER_DEVICES}",
+        f"-m physdev --physdev-is-bridged -j {names.OTHER_DEVICES}",
+        _undecided(mark),
+        f"-m physdev ! --physdev-is-bridged -j {LOCAL}",
     ]
 
 
@@ -56,7 +69,7 @@ def _common(family: int) -> tuple[str, ...]:
     neighbours = (NEIGHBOUR_SOLICITATION, NEIGHBOUR_ADVERTISEMENT) if family == 6 else ()
     return (
         *(f"-p ipv6-icmp -m icmp6 --icmpv6-type {kind} -j {ADMIT}" for kind in neighbours),
-        f"-m conntrack --ctstate INVALID -j {DROP}",
+        "-m conntrack --ctstate INVALID -j DROP",
         f"-m conntrack --ctstate RELATED,ESTABLISHED -j {ADMIT}",
         f"-j {PROVIDER}",
     )

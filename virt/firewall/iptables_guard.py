@@ -55,6 +55,7 @@ table bridge {table} {{
     iifname @vpns accept
     iifname . ether saddr != @macs drop
     ether type arp goto leave-arp
+    ether type 0x8035 accept comment "RARP: QEMU says where a guest is"
     ether type ip goto leave-4
     ether type ip6 goto leave-6
     drop

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from virt.errors import DriverConfigError, FirewallError, ProcessError
 from virt.execute import Execute, run
 from virt.firewall import iptables_guard as guard
 from virt.firewall import iptables_text as text
+from virt.firewall.iptables_netlink import is_elements
 from virt.firewall.iptables_plan import IPSET, NFT, RESTORE, Known, Step
 from virt.firewall.rules import FAMILIES
 
@@ -25,10 +26,18 @@ class FilterHost:
     """One host's packet filters. variant: `nft`, `legacy`, or empty for what the host's `iptables` is.
 
     lock_timeout_s: how long one attempt waits for another program that holds iptables' lock; there are three.
+    feed_elements: does with nft's lines of elements what nft would, and raises FirewallError; without it, nft does.
     """
 
-    def __init__(self, execute: Execute = run, *, variant: str = "", lock_timeout_s: int = 10) -> None:
-        self._execute, self._lock_timeout_s = execute, lock_timeout_s
+    def __init__(
+        self,
+        execute: Execute = run,
+        *,
+        variant: str = "",
+        lock_timeout_s: int = 10,
+        feed_elements: Callable[[str], None] | None = None,
+    ) -> None:
+        self._execute, self._lock_timeout_s, self._feed_elements = execute, lock_timeout_s, feed_elements
         middle = f"-{variant}" if variant else ""
         self._restore = {tool: f"{tool}{middle}-restore" for tool in RESTORE.values()}
         self._save = {family: f"{tool}{middle}-save" for family, tool in RESTORE.items()}
@@ -79,6 +88,9 @@ class FilterHost:
 
     def feed(self, tool: str, words: str) -> None:
         """Give one tool something to do. Raises FirewallError; another's lock is waited for first."""
+        if tool == NFT and self._feed_elements is not None and is_elements(words):
+            self._feed_elements(words)
+            return
         for attempt in range(1, _LOCK_ATTEMPTS + 1):
             try:
                 self._run(self._command(tool), words)

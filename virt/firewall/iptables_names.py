@@ -23,6 +23,7 @@ DROP = "nova-compute-sg-fallback"
 OTHER_DEVICES = "nova-compute-dev-other"
 
 _DEVICES, _ADDRESSES = "nova-compute-dev-", "nova-compute-ip-"
+_BY_DEVICE = "-m physdev --physdev-out "
 _INSTANCE, _GROUP = "nova-compute-inst-", "nova-compute-sg-"
 
 BY_DEVICE = {digit: f"{_DEVICES}{digit}" for digit in DIGITS}
@@ -30,9 +31,10 @@ BY_ADDRESS = {digit: f"{_ADDRESSES}{digit}" for digit in DIGITS}
 DISPATCHING = frozenset({*BY_DEVICE.values(), *BY_ADDRESS.values(), OTHER_DEVICES})
 """Chains that all guests share: each tap has a line of its own in them."""
 
-JUMP = f"-j {TOP}"
-BUILTIN = ("FORWARD", "OUTPUT")
-"""The kernel's chains that ours hang from."""
+JUMPS = {"FORWARD": f"-j {TOP}", "OUTPUT": f"-j {LOCAL}"}
+"""How packets come to our chains out of the kernel's: what the host sends itself passes no bridge port on its way."""
+BUILTIN = tuple(JUMPS)
+OUR_JUMPS = frozenset(JUMPS.values())
 
 
 def tap_chain(dev: str) -> str:
@@ -40,9 +42,14 @@ def tap_chain(dev: str) -> str:
     return f"nova-compute-{dev}"
 
 
-def tap_of(chain: str) -> str:
-    """The tap whose chain this is."""
-    return chain.removeprefix("nova-compute-")
+def is_by_device(line: str) -> bool:
+    """True for a line that knows a tap by the bridge's port."""
+    return line.startswith(_BY_DEVICE)
+
+
+def tap_in(line: str) -> str:
+    """The tap that such a line is for."""
+    return line.removeprefix(_BY_DEVICE).split(maxsplit=1)[0]
 
 
 def instance_chain(instance_id: int) -> str:

@@ -95,7 +95,8 @@ class Draft:
     def hang(self, family: int, name: str) -> None:
         """Have our jump in one of the kernel's chains, first and once."""
         there = self.chain(family, name) or ()
-        self.put_chain(family, name, (names.JUMP, *(line for line in there if line != names.JUMP)))
+        others = (line for line in there if line not in names.OUR_JUMPS)
+        self.put_chain(family, name, (names.JUMPS[name], *others))
 
     def put_members(self, name: str, members: frozenset[str] | None) -> None:
         """Have a set, or none."""
@@ -106,10 +107,10 @@ class Draft:
         """Have the bridge know this of these taps."""
         self.taps |= taps
 
-    def put_guest(self, rules: InstanceRules, *, anew: bool = False) -> None:
-        """Have everything of one guest, and nothing of it that `rules` does not ask for."""
+    def put_guest(self, rules: InstanceRules, mark: int, *, anew: bool = False) -> None:
+        """Have everything of one guest, and nothing of it that `rules` does not ask for. mark: as in `marking`."""
         held = set(self.guest_devices(rules.id))
-        for family, guest in both(rules).items():
+        for family, guest in both(rules, mark).items():
             for name, members in guest.sets.items():
                 self.put_members(name, members)
             self._put_guest(family, rules.id, guest, anew)
@@ -125,14 +126,24 @@ class Draft:
 
     def guest_devices(self, instance_id: int) -> list[str]:
         """The taps of one guest."""
-        return [names.tap_of(chain) for chain in self._users(4, names.instance_chain(instance_id))]
+        own = self._own_chains(4, instance_id)
+        lines = (line for name in self._dispatching(4, own) for line in self.chain(4, name) or ())
+        return [names.tap_in(line) for line in lines if _leads_to(line, own) and names.is_by_device(line)]
+
+    def _own_chains(self, family: int, instance_id: int) -> set[str]:
+        """A guest's own chain, and those of its taps where it has several."""
+        instance = names.instance_chain(instance_id)
+        return {instance, *self._users(family, instance)} - names.DISPATCHING
+
+    def _dispatching(self, family: int, own: Iterable[str]) -> set[str]:
+        """The shared chains that have lines of a guest with these chains."""
+        return {user for chain in own for user in self._users(family, chain)} & names.DISPATCHING
 
     def _put_guest(self, family: int, instance_id: int, guest: Guest, anew: bool) -> None:
         instance = names.instance_chain(instance_id)
-        taps_before = self._users(family, instance)
-        own_before = {instance, *taps_before}
-        groups_before = text.targets(self.chain(family, instance) or ()) - {names.DROP}
-        self._put_lines(family, instance, taps_before, guest)
+        own_before = self._own_chains(family, instance_id)
+        groups_before = {one for one in text.targets(self.chain(family, instance) or ()) if names.is_group_chain(one)}
+        self._put_lines(family, own_before, guest)
         for name, lines in guest.groups.items():
             self._put_group(family, name, lines)
         for name, chain in guest.chains.items():
@@ -143,13 +154,12 @@ class Draft:
             if not self._users(family, name):
                 self._put_group(family, name, None)
 
-    def _put_lines(self, family: int, instance: str, taps: Iterable[str], guest: Guest) -> None:
+    def _put_lines(self, family: int, own_before: set[str], guest: Guest) -> None:
         """The guest's lines in the chains that all share, in the place of those it had there."""
-        ours = {*taps, *guest.chains} - {instance}
-        shared = {user for tap in ours for user in self._users(family, tap)} | set(guest.lines)
-        for name in shared:
+        own = own_before | set(guest.chains)
+        for name in self._dispatching(family, own) | set(guest.lines):
             there = self.chain(family, name) or ()
-            lines = (*(line for line in there if not text.targets((line,)) & ours), *guest.lines.get(name, ()))
+            lines = (*(line for line in there if not _leads_to(line, own)), *guest.lines.get(name, ()))
             if sorted(lines) != sorted(there):
                 self.put_chain(family, name, lines)
 
@@ -184,6 +194,10 @@ class Draft:
         after = self.chains[family]
         before = {name: self.known.chains[family].get(name) for name in after}
         return Step(tool=RESTORE[family], text=text.restore(before, after), undo=text.restore(after, before))
+
+
+def _leads_to(line: str, chains: set[str]) -> bool:
+    return line.rpartition(" ")[2] in chains
 
 
 def _learn(known: dict[str, Any], changes: Mapping[str, Any]) -> None:

@@ -1,11 +1,15 @@
 """A guest's rules as iptables chains: pure, and letter for letter as iptables-save prints them.
 
-A chain is a tuple of rules without `-A <chain>`. What is admitted goes to ADMIT, what is not to DROP.
+A chain is a tuple of rules without `-A <chain>`.
 
-    local    -> bridged -> dev-<digit> -> <tap> -> common (neighbours, connections, the provider's denies)
-             -> ip-<digit> ----------->         -> servers and project networks
-                                                -> inst-<id> -> sg-<group> ...
-                                                             -> sg-fallback
+    FORWARD -> top -> bridged -> dev-<digit> -> inst-<id> -> common (neighbours, connections, the provider's denies)
+                   -> local   -> ip-<digit>  ->           -> the mark; servers and project networks; sg-<group> ...
+    OUTPUT  --------> local                               -> DROP
+
+What admits is the mark and ACCEPT together. A guest's chain marks what it is about to decide on, and no packet leaves
+it but by ACCEPT or by the DROP that it ends with; so a rule that admits is one rule, not a way to a chain of two, which
+the kernel would walk again at every change. A guest of several taps has a chain for each before its own: their networks
+differ.
 """
 
 from __future__ import annotations
@@ -15,8 +19,16 @@ from dataclasses import dataclass
 from ipaddress import ip_network
 
 from virt.firewall import iptables_names as names
-from virt.firewall.iptables_names import ADMIT, DROP
-from virt.firewall.rules import FAMILIES, ROUTER_ADVERTISEMENT, Address, InstanceRules, Match, TapRules
+from virt.firewall.iptables_names import DROP
+from virt.firewall.rules import (
+    FAMILIES,
+    ROUTER_ADVERTISEMENT,
+    Address,
+    GroupRules,
+    InstanceRules,
+    Match,
+    TapRules,
+)
 
 Chain = tuple[str, ...]
 Chains = Mapping[str, Chain]
@@ -39,14 +51,30 @@ class Guest:
     sets: Mapping[str, frozenset[str]]
 
 
-def guest(rules: InstanceRules, family: int) -> Guest:
-    """Everything that one guest needs in the filter table of one family."""
-    groups = {names.group_chain(group.id): _of_group(rules, group.id, family) for group in rules.groups}
-    own = {names.instance_chain(rules.id): (*(f"-j {name}" for name in sorted(groups)), f"-j {DROP}")}
+_NOTHING = Guest(chains={}, lines={}, groups={}, sets={})
+
+
+def marking(mark: int) -> str:
+    """The rule that marks; `mark` is the bit of the packet mark without which the bridge hands nothing to a tap."""
+    return f"-j MARK --set-xmark {mark:#x}/{mark:#x}"
+
+
+def guest(rules: InstanceRules, family: int, mark: int) -> Guest:
+    """Everything that one guest needs in the filter table of one family: nothing, if it has no network of IPv6."""
+    if family == 6 and not any(map(_speaks_v6, rules.taps)):
+        return _NOTHING
+    groups = {names.group_chain(group.id): _of_group(group, family) for group in rules.groups}
+    last = (*(f"-j {name}" for name in sorted(groups)), "-j DROP")
+    instance = names.instance_chain(rules.id)
+    if len(rules.taps) == 1:
+        own = {instance: (*_of_network(rules.taps[0], family, mark), *last)}
+        doors = [instance]
+    else:
+        chains = {names.tap_chain(tap.dev): (*_of_network(tap, family, mark), f"-g {instance}") for tap in rules.taps}
+        own, doors = {instance: last} | chains, list(chains)
     lines: dict[str, list[str]] = {}
-    for tap in rules.taps:
-        own[names.tap_chain(tap.dev)] = tap_chain(tap, rules.id, family)
-        for chain, line in _lines(tap, family):
+    for tap, door in zip(rules.taps, doors, strict=False):
+        for chain, line in _lines(tap, door, family):
             lines.setdefault(chain, []).append(line)
     return Guest(
         chains=own,
@@ -60,19 +88,7 @@ def member_sets(rules: InstanceRules, family: int) -> dict[str, frozenset[str]]:
     """The members that the guest's rules of one family follow, by set."""
     matches = [match for match in rules.ingress(family) if match.icmp_type != _ANY_ICMP]
     followed = {match.group_id for match in matches if match.group_id is not None}
-    return {
-        names.member_set(group_id, family): frozenset(str(one) for one in rules.members[group_id].of(family))
-        for group_id in followed
-    }
-
-
-def tap_chain(tap: TapRules, instance_id: int, family: int) -> Chain:
-    """What holds for packets to one tap, before the guest's groups are asked."""
-    served = _dhcp(tap) if family == 4 else _routers(tap)
-    projects = [f"-s {net} -j {ADMIT}" for net in tap.project_networks if net.version == family and net.prefixlen]
-    if any(net.version == family and not net.prefixlen for net in tap.project_networks):
-        projects = [f"-j {ADMIT}"]
-    return (f"-j {names.COMMON}", *served, *projects, f"-g {names.instance_chain(instance_id)}")
+    return {names.member_set(group_id, family): rules.members[group_id].texts(family) for group_id in followed}
 
 
 def provider_chain(denies: tuple[Match, ...], family: int) -> Chain:
@@ -80,14 +96,28 @@ def provider_chain(denies: tuple[Match, ...], family: int) -> Chain:
     return tuple(line for match in denies if match.family == family for line in _rule(match, DROP))
 
 
-def _of_group(rules: InstanceRules, group_id: int, family: int) -> Chain:
-    found = next(group for group in rules.groups if group.id == group_id)
-    return tuple(line for match in found.ingress if match.family == family for line in _rule(match, ADMIT))
+def _speaks_v6(tap: TapRules) -> bool:
+    """True where a packet of IPv6 may be for the tap: its network has addresses or routers, or it forwards for all."""
+    has_network = any(net.version == 6 for net in tap.project_networks)
+    return bool(tap.addresses_v6 or tap.ra_sources or tap.is_vpn or has_network)
 
 
-def _lines(tap: TapRules, family: int) -> list[tuple[str, str]]:
+def _of_network(tap: TapRules, family: int, mark: int) -> Chain:
+    """What holds for packets to one tap, before the guest's groups are asked."""
+    served = _dhcp(tap) if family == 4 else _routers(tap)
+    nets = [net for net in tap.project_networks if net.version == family]
+    projects = [f"-s {net} -j ACCEPT" for net in nets]
+    if any(not net.prefixlen for net in nets):
+        projects = ["-j ACCEPT"]
+    return (f"-j {names.COMMON}", marking(mark), *served, *projects)
+
+
+def _of_group(group: GroupRules, family: int) -> Chain:
+    return tuple(line for match in group.ingress if match.family == family for line in _rule(match, "ACCEPT"))
+
+
+def _lines(tap: TapRules, chain: str, family: int) -> list[tuple[str, str]]:
     """By device for what the bridge hands to the tap; by address for what this host sends or routes into the bridge."""
-    chain = names.tap_chain(tap.dev)
     found = [
         (names.device_dispatch(tap.dev), f"-m physdev --physdev-out {tap.dev} --physdev-is-bridged -g {chain}"),
     ]
@@ -100,14 +130,14 @@ def _lines(tap: TapRules, family: int) -> list[tuple[str, str]]:
 
 def _dhcp(tap: TapRules) -> list[str]:
     answer = "-p udp -m udp --sport 67 --dport 68"
-    return [f"-s {ip_network(one)} {answer} -j {ADMIT}" for one in tap.dhcp_servers] + [f"{answer} -j {DROP}"]
+    return [f"-s {ip_network(one)} {answer} -j ACCEPT" for one in tap.dhcp_servers] + [f"{answer} -j DROP"]
 
 
 def _routers(tap: TapRules) -> list[str]:
     told = f"-p ipv6-icmp -m icmp6 --icmpv6-type {ROUTER_ADVERTISEMENT}"
     answer = "-p udp -m udp --sport 547 --dport 546"
-    admitted = [f"-s {source} {what} -j {ADMIT}" for source in tap.ra_sources for what in (told, answer)]
-    return [*admitted, f"{told} -j {DROP}", f"{answer} -j {DROP}"]
+    admitted = [f"-s {source} {what} -j ACCEPT" for source in tap.ra_sources for what in (told, answer)]
+    return [*admitted, f"{told} -j DROP", f"{answer} -j DROP"]
 
 
 def _rule(match: Match, target: str) -> list[str]:
@@ -133,6 +163,6 @@ def _protocol(match: Match) -> str:
     return "ipv6-icmp" if match.protocol == "icmp" and match.family == 6 else str(match.protocol)
 
 
-def both(rules: InstanceRules) -> dict[int, Guest]:
+def both(rules: InstanceRules, mark: int) -> dict[int, Guest]:
     """A guest in both families."""
-    return {family: guest(rules, family) for family in FAMILIES}
+    return {family: guest(rules, family, mark) for family in FAMILIES}

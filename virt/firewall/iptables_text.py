@@ -6,7 +6,9 @@ undoes it is that of the change from after to before.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Mapping
+from functools import lru_cache
 from itertools import pairwise
 
 from virt.firewall import iptables_names as names
@@ -74,10 +76,13 @@ def parse_sets(saved: str) -> dict[str, frozenset[str]]:
 
 def targets(lines: Collection[str]) -> frozenset[str]:
     """The chains and sets that these rules refer to."""
-    found: set[str] = set()
-    for line in lines:
-        words = line.split()
-        found.update(after for word, after in pairwise(words) if word in {"-j", "-g", "--match-set"})
+    return frozenset[str]().union(*map(_targets, lines))
+
+
+@lru_cache(maxsize=65536)
+def _targets(line: str) -> frozenset[str]:
+    words = line.split()
+    found = (after for word, after in pairwise(words) if word in {"-j", "-g", "--match-set"})
     return frozenset(one for one in found if names.is_ours(one))
 
 
@@ -95,8 +100,9 @@ def _hung(name: str, before: Chain | None, after: Chain | None) -> list[str]:
     there = before or ()
     if after == there:
         return []
-    first = [f"-I {name} 1 {names.JUMP}"] if names.JUMP in (after or ()) else []
-    return [f"-D {name} {names.JUMP}"] * there.count(names.JUMP) + first
+    ours = [line for line in after or () if line in names.OUR_JUMPS]
+    gone = [f"-D {name} {line}" for line in there if line in names.OUR_JUMPS]
+    return gone + [f"-I {name} 1 {line}" for line in ours[:1]]
 
 
 def _create(name: str, maximum: int) -> str:
@@ -106,11 +112,11 @@ def _create(name: str, maximum: int) -> str:
 
 def _missing(there: Chain | None, wanted: Chain | None) -> list[str]:
     """The lines of `wanted` that are not `there`, as often as they are wanted more."""
-    left = list(there or ())
+    left = Counter(there or ())
     found = []
     for line in wanted or ():
-        if line in left:
-            left.remove(line)
+        if left[line]:
+            left[line] -= 1
         else:
             found.append(line)
     return found

@@ -14,6 +14,8 @@ from virt.spec import InstanceSpec
 class NoopFirewall(FirewallDriver):
     """Lets everything pass."""
 
+    tracks_connections = False
+
     @classmethod
     def from_conf(cls, conf: ConfigOpts, filters: FilterStore | None = None) -> Self:  # noqa: ARG003 - it needs neither
         """There is nothing to read."""

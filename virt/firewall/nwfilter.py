@@ -1,8 +1,8 @@
 """Security groups by libvirt's network filters alone.
 
-They see what passes the bridge: what this host itself routes into it, libvirt's rules do not see (`iptables` does, and
-uses these for addresses only). There are no address sets in them, so a rule that follows a group is one rule for each
-of its members, or run of members.
+They see what passes the bridge: what this host itself routes into it, libvirt's rules do not see, so a host that routes
+is refused (`virt/firewall/combined.py` has libvirt's filters there too, for addresses only). There are no address sets
+in them, so a rule that follows a group is one rule for each of its members, or run of members.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Self
 
 from oslo_config.cfg import ConfigOpts
 
-from virt.errors import DriverConfigError, FirewallError, HypervisorUnreachableError, VirtError
+from virt.errors import DriverConfigError, FirewallError, VirtError
 from virt.execute import Execute, run
 from virt.firewall import conf as firewall_conf
 from virt.firewall import nwfilter_audit as auditing
@@ -33,13 +33,16 @@ from virt.firewall.nwfilter_filters import (
     tap_filter,
     tap_name,
 )
-from virt.firewall.nwfilter_store import NamedFilters
+from virt.firewall.nwfilter_store import NamedFilters, attempt, have_bound
 from virt.firewall.nwfilter_xml import Filter
 from virt.firewall.rules import GroupRules, InstanceRules, Members, instance_rules, member_set, provider_denies
+from virt.network import conf as network_conf
+from virt.network.mode import NetworkMode
 from virt.spec import InstanceSpec, Vif
 
 LOG = logging.getLogger(__name__)
 ARRIVAL_S, ARRIVAL_POLL_S = 1800.0, 0.2
+_ATTEMPTS = 3
 NOTHING_HELD = Guarded(names=frozenset(), open=frozenset(), stale=frozenset())
 
 
@@ -55,7 +58,7 @@ class NWFilterFirewall(FirewallDriver):
         vpn_image_id: str = "",
         execute: Execute = run,
     ) -> None:
-        self._named = NamedFilters(filters)
+        self._named = NamedFilters(filters, self._settle)
         self._filters, self._guard, self._execute = filters, guard, execute
         self._backstop = Backstop(execute)
         self._allow_project_net_traffic, self._vpn_image_id = allow_project_net_traffic, vpn_image_id
@@ -71,6 +74,7 @@ class NWFilterFirewall(FirewallDriver):
             raise DriverConfigError(
                 "firewall_driver = nwfilter: its filters are libvirt's; compute_driver is not libvirt"
             )
+        _demand_that_nothing_is_routed(conf)
         return cls(
             filters,
             TapGuard(),
@@ -80,6 +84,7 @@ class NWFilterFirewall(FirewallDriver):
 
     def init_host(self) -> None:
         auditing.demand_bridged_traffic_is_seen(self._execute)
+        self._named.await_others()  # what a daemon before asked for, and was killed, must not meet what comes now
         try:
             self._guard.ensure()
             self._backstop.ensure()
@@ -183,12 +188,12 @@ class NWFilterFirewall(FirewallDriver):
             self._backstop.ensure()
             guests = [self._rules(spec) for spec in specs]
             wanted = _wanted(guests, provider_rules)
-            for name, one in wanted.items():
-                _attempt(f"filter {name}", partial(self._named.put, one))
-            for name in auditing.leftovers(self._filters.names(), wanted):
-                self._drop_leftover(name)
             self._guests = {rules.name: rules for rules in guests}
             self._members = {key: known for rules in guests for key, known in rules.members.items()}
+            for name, one in wanted.items():
+                attempt(f"filter {name}", partial(self._named.put, one))
+            for name in auditing.leftovers(self._filters.names(), wanted):
+                self._drop_leftover(name)
             self._mend_taps(guests, wanted)
             return found
 
@@ -206,16 +211,7 @@ class NWFilterFirewall(FirewallDriver):
             time.sleep(ARRIVAL_POLL_S)
 
     def _is_filtered(self, spec: InstanceSpec, vif: Vif) -> bool:
-        wanted = self.filter_name(spec, vif)
-        if self._filters.bound(vif.dev) == wanted:
-            return True
-        if vif.dev not in auditing.interfaces(self._execute):
-            return False
-        self._filters.bind(spec.name, vif.dev, wanted)
-        bound = self._filters.bound(vif.dev)
-        if bound != wanted:
-            raise FirewallError(f"guest {spec.name}: {vif.dev} is filtered by {bound or 'nothing'}, not by {wanted}")
-        return True
+        return have_bound(self._filters, self._execute, spec.name, vif.dev, self.filter_name(spec, vif))
 
     def _mend_taps(self, guests: Sequence[InstanceRules], wanted: Mapping[str, Filter]) -> None:
         """Shut what is not filtered, have it filtered, and open what is. Names without a tap are guarded no more."""
@@ -226,14 +222,33 @@ class NWFilterFirewall(FirewallDriver):
         self._guard.ensure(known)
         for fault in wrong:
             if fault.kind is auditing.Kind.UNBOUND:
-                _attempt(fault.drift.what, partial(self._filters.bind, fault.guest, fault.dev, fault.filter))
+                attempt(fault.drift.what, partial(self._filters.bind, fault.guest, fault.dev, fault.filter))
             elif fault.kind is auditing.Kind.UNFILTERED:
-                _attempt(fault.drift.what, partial(self._named.renew, wanted[fault.filter]))
+                attempt(fault.drift.what, partial(self._named.renew, wanted[fault.filter]))
         for fault in self._faults(guests, wanted, auditing.look(self._execute)) if wrong else ():
             if fault.kind is auditing.Kind.SHUT:
-                _attempt(fault.drift.what, partial(self._guard.open, [fault.dev]))
+                attempt(fault.drift.what, partial(self._guard.open, [fault.dev]))
         # a tap that is there but of no guest we know may be one's that we should know
         self._guard.forget(held.names - known - auditing.interfaces(self._execute))
+
+    def _settle(self) -> None:
+        """Have libvirt make anew, behind shut taps, what it left half made: its next change begins by removing that.
+
+        ebtables fails now and then where another program changes nftables at the same moment, and libvirt goes on.
+        """
+        doubtful = (self._guard.held() or NOTHING_HELD).open - auditing.checked(self._execute)
+        every = ((rules, tap) for rules in self._guests.values() for tap in rules.taps)
+        left = {tap.dev: tap_filter(rules, tap) for rules, tap in every if tap.dev in doubtful}
+        self._guard.shut(left)
+        for _ in range(_ATTEMPTS):
+            if not left:
+                break
+            LOG.warning("packet filters: libvirt left the rules of %s half made; they are made anew", ", ".join(left))
+            for wanted in left.values():
+                self._named.renew(wanted)
+            whole = auditing.checked(self._execute)
+            self._guard.open([dev for dev in left if dev in whole])
+            left = {dev: wanted for dev, wanted in left.items() if dev not in whole}
 
     def _drop_leftover(self, name: str) -> None:
         try:
@@ -281,14 +296,15 @@ class NWFilterFirewall(FirewallDriver):
             self._members.pop(group_id, None)
 
 
-def _attempt(what: str, work: Callable[[], None]) -> None:
-    """Mend one thing; what cannot be mended is told, and stays as it is: the others are mended all the same."""
-    try:
-        work()
-    except HypervisorUnreachableError:
-        raise
-    except VirtError as exc:
-        LOG.error("packet filters: %s cannot be mended: %s", what, exc)
+def _demand_that_nothing_is_routed(conf: ConfigOpts) -> None:
+    """DriverConfigError where this host is its guests' gateway: libvirt's rules do not see what it routes to them."""
+    conf.register_opts(network_conf.OPTS)
+    if NetworkMode.from_conf(conf).routes:
+        raise DriverConfigError(
+            f"firewall_driver = nwfilter: libvirt's filters do not see what this host routes to its guests, as "
+            f"network_manager = {conf.network_manager} with network_routing = {conf.network_routing} has it do; "
+            f"use firewall_driver = iptables or nwfilter+iptables, or network_routing = none"
+        )
 
 
 def _wanted(guests: Sequence[InstanceRules], provider_rules: Sequence[Mapping[str, str]]) -> dict[str, Filter]:

@@ -21,6 +21,7 @@ _TIMEOUT_S = 60.0
 _SEES_BRIDGES = ("bridge-nf-call-iptables", "bridge-nf-call-ip6tables")
 _SAVES = {4: "iptables-save", 6: "ip6tables-save"}
 _ELEMENTS = {4: {"tcp", "udp", "icmp", "all"}, 6: {"tcp-ipv6", "udp-ipv6", "icmpv6", "all-ipv6"}}
+_HALF_MADE = r"^-A (?:(?:PREROUTING -i|POSTROUTING -o) (\S+) -j libvirt-[JP]-\1|libvirt-[IO]-(\S+) .*-j [JP]-\2-\S+)$"
 _OWN = re.compile(r"nova-(instance-.+|secgroup-\d+)")
 
 
@@ -90,7 +91,6 @@ def look(execute: Execute) -> Kernel:
     """The kernel's rules: a number of commands that does not grow with the guests. Raises FirewallError."""
     try:
         saved = {family: execute([save, "-t", "filter"], timeout_s=_TIMEOUT_S) for family, save in _SAVES.items()}
-        bridged = execute(["ebtables-save"], timeout_s=_TIMEOUT_S)
     except ProcessError as exc:
         raise FirewallError(f"the kernel's filters cannot be read: {exc}") from exc
     inward: dict[tuple[int, str], list[str]] = {}
@@ -101,8 +101,23 @@ def look(execute: Execute) -> Kernel:
         taps=interfaces(execute),
         inward={key: tuple(rules) for key, rules in inward.items()},
         unheld=frozenset(family for family, text in saved.items() if not is_in_place(text)),
-        outward=frozenset(re.findall(r"^-A PREROUTING -i (\S+) -j libvirt-I-\1$", bridged, re.MULTILINE)),
+        outward=checked(execute),
     )
+
+
+def checked(execute: Execute) -> frozenset[str]:
+    """Taps whose packets go through libvirt's rules of the bridge, and these are whole. Raises FirewallError.
+
+    While libvirt makes a tap's rules they have the names of J and P; what still has them then is half made, because
+    ebtables failed, and is removed at the beginning of libvirt's next change.
+    """
+    try:
+        bridged = execute(["ebtables-save"], timeout_s=_TIMEOUT_S)
+    except ProcessError as exc:
+        raise FirewallError(f"the kernel's filters cannot be read: {exc}") from exc
+    whole = re.findall(r"^-A PREROUTING -i (\S+) -j libvirt-I-\1$", bridged, re.MULTILINE)
+    half = re.findall(_HALF_MADE, bridged, re.MULTILINE)
+    return frozenset(whole) - frozenset(tap for found in half for tap in found)
 
 
 def unfiltered(kernel: Kernel, dev: str, filters: Mapping[str, Filter], name: str) -> str | None:

@@ -59,6 +59,11 @@ def tap_filter(rules: InstanceRules, tap: TapRules) -> Filter:
     )
 
 
+def basic_filter(rules: InstanceRules, tap: TapRules) -> Filter:
+    """The same interface where something else decides what gets to the guest: only what it may call itself."""
+    return Filter(name=tap_name(rules.name, tap.mac), refs=(_base(tap),))
+
+
 def instance_filter(rules: InstanceRules) -> Filter:
     """What all interfaces of a guest share."""
     shared = ("nova-base-ipv4", "nova-base-ipv6", "nova-state", PROVIDER, "nova-servers")
@@ -82,6 +87,11 @@ def static_filters() -> tuple[Filter, ...]:
     return (*_spoofing(), *_shared())
 
 
+def basic_filters() -> tuple[Filter, ...]:
+    """Those of them that a `basic_filter` refers to; no rule of theirs is one of libvirt's for iptables."""
+    return (*_spoofing(), _vpn())
+
+
 def _spoofing() -> tuple[Filter, ...]:
     parts = (_no_mac_spoofing(), _no_arp_spoofing(), _no_ip_spoofing(), _no_ipv6_spoofing(), _no_other_traffic())
     return (*parts, Filter(name="nova-base", refs=tuple(ref(part.name) for part in parts)))
@@ -91,7 +101,7 @@ def _shared() -> tuple[Filter, ...]:
     return (
         _last_word("nova-base-ipv4", "ipv4", "all"),
         _last_word("nova-base-ipv6", "ipv6", "all-ipv6"),
-        Filter(name="nova-vpn", refs=(ref("nova-no-other-traffic"),)),
+        _vpn(),
         Filter(name="nova-state", rules=tuple(_state())),
         Filter(name="nova-servers", rules=tuple(_from_servers("drop", 170, 4)) + tuple(_from_servers("drop", 170, 6))),
         Filter(name="nova-allow-dhcp-server", rules=tuple(_from_servers("accept", 160, 4, srcipaddr="$DHCPSERVER"))),
@@ -102,6 +112,10 @@ def _shared() -> tuple[Filter, ...]:
         _project_filter("nova-project", "all", "$PROJNET", "$PROJMASK"),
         _project_filter("nova-project-v6", "all-ipv6", "$PROJNETV6", "$PROJMASKV6"),
     )
+
+
+def _vpn() -> Filter:
+    return Filter(name="nova-vpn", refs=(ref("nova-no-other-traffic"),))
 
 
 def _last_word(name: str, chain: str, element: str) -> Filter:

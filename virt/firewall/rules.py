@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
 from virt.spec import InstanceSpec, Rule, SecurityGroup, Vif
@@ -33,6 +34,7 @@ NEIGHBOUR_SOLICITATION, NEIGHBOUR_ADVERTISEMENT, ROUTER_ADVERTISEMENT = 135, 136
 LINK_LOCAL = IPv6Network("fe80::/10")
 _ALL_PORTS = (0, 65535)
 _LARGEST_ICMP_TYPE = 254
+_MEMBER_SETS = 16  # a guest's groups follow few others, and the next guest's mostly the same
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,16 +55,23 @@ class Match:
     group_id: int | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Members:
     """The addresses of a group's members, sorted and without repetition."""
 
     v4: tuple[IPv4Address, ...] = ()
     v6: tuple[IPv6Address, ...] = ()
+    _texts: dict[int, frozenset[str]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def of(self, family: int) -> tuple[Address, ...]:
         """Those of one family."""
         return self.v4 if family == 4 else self.v6
+
+    def texts(self, family: int) -> frozenset[str]:
+        """Those of one family as text, which is made once."""
+        if family not in self._texts:
+            self._texts[family] = frozenset(map(str, self.of(family)))
+        return self._texts[family]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,6 +172,11 @@ def provider_denies(rules: Iterable[Mapping[str, str]]) -> tuple[Match, ...]:
 
 def member_set(addresses: Sequence[str]) -> Members:
     """Addresses, by family."""
+    return _member_set(tuple(addresses))
+
+
+@lru_cache(maxsize=_MEMBER_SETS)
+def _member_set(addresses: tuple[str, ...]) -> Members:
     parsed = {ip_address(address) for address in addresses}
     return Members(
         v4=tuple(sorted(one for one in parsed if isinstance(one, IPv4Address))),

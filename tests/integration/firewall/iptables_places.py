@@ -25,6 +25,7 @@ from tests.integration.processes import require_program, require_root
 from virt.execute import run
 from virt.firewall.iptables import IptablesFirewall
 from virt.firewall.iptables_host import FilterHost
+from virt.firewall.iptables_netlink import ElementSocket
 from virt.firewall.rules import link_local
 from virt.spec import InstanceSpec, SecurityGroup
 
@@ -116,6 +117,7 @@ class FilteredHost:
             require_program(program)
         self.variant, self.name = variant, f"mn-{secrets.token_hex(4)}"
         self.taps: dict[str, Wire] = {}
+        self.elements = ElementSocket(lambda *kind: _within(self.name, lambda: socket.socket(*kind)))
         run(["ip", "netns", "add", self.name])
         try:
             self._set_up()
@@ -135,7 +137,8 @@ class FilteredHost:
 
     def start_firewall(self) -> IptablesFirewall:
         """The firewall of a daemon that starts now."""
-        firewall = IptablesFirewall(FilterHost(self.execute, variant=self.variant), mark=1 << 25, max_members=65536)
+        host = FilterHost(self.execute, variant=self.variant, feed_elements=self.elements.feed)
+        firewall = IptablesFirewall(host, mark=1 << 25, max_members=65536)
         firewall.init_host()
         return firewall
 

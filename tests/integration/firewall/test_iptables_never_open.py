@@ -16,6 +16,7 @@ import time
 
 import pytest
 
+from tests import former_filters
 from tests.builders import a_group, a_rule
 from tests.firewall_model import IN, OUT, Packet
 from tests.integration.firewall.iptables_places import CABLE, a_host, a_machine, number
@@ -25,7 +26,7 @@ pytestmark = pytest.mark.real
 
 ROUNDS = int(os.environ.get("MICRONOVA_PROBER_ROUNDS", "25"))
 FRIEND, STRANGER = "10.9.0.70", "10.9.0.8"
-NUMBERS = (1, 10, 11, 100)
+NUMBERS = former_filters.GUESTS
 _fork = multiprocessing.get_context("fork")
 
 
@@ -158,6 +159,15 @@ def _kill_group(process):
     except ProcessLookupError:  # it has not got a group of its own yet
         process.kill()
     process.join(10)
+
+
+def test_nothing_comes_through_while_the_chains_of_a_former_daemon_become_todays(probed):
+    for _ in range(ROUNDS):
+        for program, text in former_filters.restores("-D OUTPUT -j nova-compute-local").items():
+            probed.execute([f"{program}-{probed.variant}-restore", "--noflush"], stdin=text)
+        restart(probed)
+        probed.firewall.repair(machines(22), [])
+    assert probed.firewall.audit(machines(22), []) == []
 
 
 def test_the_first_change_after_a_restart_leaves_every_guest_filtered(probed):

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import socket
 import struct
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from ipaddress import IPv6Address, ip_address
+from typing import TypeVar
 
 from pyroute2 import netns
 
@@ -20,6 +22,7 @@ SYN, ACK = 2, 16
 _NUMBERS = {("tcp", 4): 6, ("tcp", 6): 6, ("udp", 4): 17, ("udp", 6): 17, ("icmp", 4): 1, ("icmp", 6): 58}
 _MARK = re.compile(rb"mn(\d{8})")
 _ALL_PROTOCOLS = socket.htons(3)
+Made = TypeVar("Made")
 
 
 def frame(packet: Packet, to_mac: str, mark: int) -> bytes:
@@ -45,13 +48,17 @@ def marks(frames: Iterable[bytes]) -> set[int]:
 
 
 class Wire:
-    """Raw frames in a host's network: sent into one interface, heard where they leave by those named like `seen`."""
+    """Raw frames in a host's network: sent into one interface, heard where they leave by those named like `seen`.
 
-    def __init__(self, host: LibvirtHost, dev: str, seen: str) -> None:
-        self._seen = seen
+    inward: heard where they come in by them instead.
+    """
+
+    def __init__(self, host: LibvirtHost, dev: str, seen: str, *, inward: bool = False) -> None:
+        self._seen, self._inward = seen, inward
         self._out, self._in = _sockets(host, dev)
         self._is_closed = False
         self.heard: list[bytes] = []
+        self.marks: set[int] = set()
         self._listener = threading.Thread(target=self._listen, daemon=True)
         self._listener.start()
 
@@ -63,9 +70,9 @@ class Wire:
     def has(self, mark: int, within_s: float = 20.0) -> bool:
         """True once a frame with this mark has come."""
         until = time.monotonic() + within_s
-        while mark not in marks(list(self.heard)) and time.monotonic() < until:
-            time.sleep(0.01)
-        return mark in marks(list(self.heard))
+        while mark not in self.marks and time.monotonic() < until:
+            time.sleep(0.002)
+        return mark in self.marks
 
     def close(self) -> None:
         """Listen no more."""
@@ -80,27 +87,63 @@ class Wire:
                 data, (dev, _, kind, *_rest) = self._in.recvfrom(4096)
             except TimeoutError:
                 continue
-            if dev.startswith(self._seen) and kind == socket.PACKET_OUTGOING:
+            if dev.startswith(self._seen) and (kind != socket.PACKET_OUTGOING) is self._inward:
                 self.heard.append(data)
+                self.marks |= marks([data])
+
+
+class HostItself:
+    """The host as the sender of packets, which its own routes lead: the frames' headers of Ethernet are left out."""
+
+    def __init__(self, host: LibvirtHost) -> None:
+        self._by_family = dict(zip((4, 6), _within(host, _raw_sockets), strict=True))
+
+    def send(self, *frames: bytes) -> None:
+        """Send the packets of these frames."""
+        for one in frames:
+            family = 6 if one[12:14] == b"\x86\xdd" else 4
+            place = slice(38, 54) if family == 6 else slice(30, 34)
+            with contextlib.suppress(PermissionError):  # so the kernel tells the sender that a filter dropped it
+                self._by_family[family].sendto(one[14:], (str(ip_address(one[place])), 0))
+
+    def close(self) -> None:
+        """Send no more."""
+        for one in self._by_family.values():
+            one.close()
+
+
+def _raw_sockets() -> tuple[socket.socket, socket.socket]:
+    families = (socket.AF_INET, socket.AF_INET6)
+    four, six = (socket.socket(family, socket.SOCK_RAW, socket.IPPROTO_RAW) for family in families)
+    return four, six
 
 
 def _sockets(host: LibvirtHost, dev: str) -> tuple[socket.socket, socket.socket]:
-    """Packet sockets in the host's network namespace: a thread goes there to make them, and ends."""
-    made: list[socket.socket] = []
+    """One that sends into an interface, and one that hears everything."""
 
-    def make() -> None:
-        netns.setns(f"/proc/{host.pid}/ns/net")
+    def make() -> tuple[socket.socket, socket.socket]:
         sender = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
         sender.bind((dev, 0))
         receiver = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, _ALL_PROTOCOLS)
         receiver.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 22)
         receiver.settimeout(0.1)
-        made.extend((sender, receiver))
+        return sender, receiver
 
-    thread = threading.Thread(target=make)
+    return _within(host, make)
+
+
+def _within(host: LibvirtHost, make: Callable[[], Made]) -> Made:
+    """What `make` makes in the host's network namespace: a thread goes there for it, and ends."""
+    made: list[Made] = []
+
+    def go() -> None:
+        netns.setns(f"/proc/{host.pid}/ns/net")
+        made.append(make())
+
+    thread = threading.Thread(target=go)
     thread.start()
     thread.join()
-    return made[0], made[1]
+    return made[0]
 
 
 def _transport(packet: Packet, number: int, text: bytes) -> bytes:

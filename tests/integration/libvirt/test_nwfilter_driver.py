@@ -14,6 +14,7 @@ from tests.integration.two_hosts import ADDRESSES, hide, second_host
 from virt.disk import Disks
 from virt.errors import NetworkError
 from virt.execute import run
+from virt.firewall.conntrack import Connections
 from virt.firewall.guard import TapGuard
 from virt.firewall.latest import LatestFirewall
 from virt.firewall.nwfilter import NWFilterFirewall
@@ -44,7 +45,7 @@ class Place:
             Platform(type="qemu", arch="", cluster="filters"),
             Builder(instances, ImageCache(instances / "_base", images), Disks()),
             networks=Networks(Bridges(netns=f"/proc/{server.pid}/ns/net"), server.folder / "networks"),
-            firewall=LatestFirewall(firewall),
+            firewall=LatestFirewall(firewall, Connections(self.execute)),
             peers=Peers("qemu+tcp://%s/system", connect=lambda uri: open_libvirt(self.other or uri)),
             manner=Manner(tls=False),
         )

@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from ipaddress import IPv4Interface, IPv6Address, IPv6Interface
 
 import pytest
 from oslo_config import cfg
 
 from tests.builders import a_group, a_guest, a_network, a_rule, a_vif
+from tests.iptables_interpreter import rules_reached
 from tests.iptables_kernel import Kernel
 from virt.errors import DriverConfigError, FirewallError
 from virt.firewall.base import load
 from virt.firewall.conf import OPTS
 from virt.firewall.iptables import IptablesFirewall
 from virt.firewall.iptables_host import FilterHost
-from virt.spec import InstanceSpec
+from virt.spec import InstanceSpec, Network
 
 MAIL = {"protocol": "tcp", "from_port": "25", "to_port": "25", "cidr": "0.0.0.0/0"}
 WEB = a_rule(from_port=80, to_port=80)
+IPV4, BOTH = a_network(), a_network(cidr_v6="fd00::/64")
 
 
 def a_firewall(kernel: Kernel, **changes: object) -> IptablesFirewall:
@@ -32,12 +35,17 @@ def a_firewall(kernel: Kernel, **changes: object) -> IptablesFirewall:
     return firewall
 
 
-def a_member(number: int, *rules: object, members: tuple[str, ...] = ("10.0.0.9",), group: int = 7) -> InstanceSpec:
+def a_member(
+    number: int,
+    *rules: object,
+    members: tuple[str, ...] = ("10.0.0.9",),
+    group: int = 7,
+    network: Network = IPV4,
+) -> InstanceSpec:
     """Guest `number` in a group that admits ssh, names from group 3, and these."""
     names = a_rule(protocol="udp", from_port=53, to_port=53, group_id=3)
-    vif = a_vif(
-        mac=f"02:16:3e:00:{number >> 8:02x}:{number & 255:02x}", addresses=(IPv4Interface(f"10.0.0.{number % 250}/24"),)
-    )
+    mac, address = f"02:16:3e:00:{number >> 8:02x}:{number & 255:02x}", IPv4Interface(f"10.0.0.{number % 250}/24")
+    vif = a_vif(mac=mac, addresses=(address,), network=network)
     groups = (a_group(a_rule(), names, *rules, id=group, members={3: members}),)
     return a_guest(id=number, vifs=(vif,), security_groups=groups)
 
@@ -81,7 +89,7 @@ def test_the_flag_makes_one():
     conf = cfg.ConfigOpts()
     conf.register_opts(OPTS)
     conf([])
-    conf.set_override("firewall_driver", "nova.virt.libvirt_conn.IptablesFirewallDriver")
+    conf.set_override("firewall_driver", "iptables")
     assert isinstance(load(conf), IptablesFirewall)
 
 
@@ -114,16 +122,43 @@ def test_a_restart_writes_no_rule_of_iptables(kernel, firewall):
 
 
 @pytest.mark.parametrize("others", [10, 500])
-def test_a_guest_costs_the_same_commands_and_bytes_beside_10_and_beside_500(kernel, firewall, others):
-    firewall.repair([a_member(number) for number in range(1000, 1000 + others)], [])
+@pytest.mark.parametrize(
+    ("network", "programs", "come", "gone"),
+    [(IPV4, ["iptables-restore"], 987, 551), (BOTH, ["ip6tables-restore", "iptables-restore"], 1817, 833)],
+)
+def test_a_guest_costs_the_same_commands_and_bytes_beside_10_and_beside_500(
+    kernel, firewall, others, network, programs, come, gone
+):
+    firewall.repair([a_member(number, group=number, network=network) for number in range(1000, 1000 + others)], [])
+    new = a_member(1, group=1, network=network)
     kernel.calls.clear()
-    firewall.prepare_instance_filter(a_member(1))
-    assert kernel.fed == ["ip6tables-restore", "iptables-restore", "nft"]
-    assert sum(len(text) for _, text in kernel.calls) == 1529
+    firewall.prepare_instance_filter(new)
+    assert (kernel.fed, _fed_bytes(kernel)) == ([*programs, "nft"], come)
     kernel.calls.clear()
-    firewall.unfilter_instance(a_member(1))
-    assert kernel.fed == ["nft", "ip6tables-restore", "iptables-restore"]
-    assert sum(len(text) for _, text in kernel.calls) == 824
+    firewall.unfilter_instance(new)
+    assert (kernel.fed, _fed_bytes(kernel)) == (["nft", *programs], gone)
+
+
+def _fed_bytes(kernel: Kernel) -> int:
+    return sum(len(text) for _, text in kernel.calls)
+
+
+@pytest.mark.parametrize(("network", "rules"), [(IPV4, 42), (BOTH, 63)])
+def test_a_guest_gives_the_kernel_the_same_rules_to_check_beside_10_and_beside_500(kernel, firewall, network, rules):
+    added = []
+    for others in (10, 500):
+        guests = [a_member(number, group=number, network=network) for number in range(1000, 1000 + others)]
+        firewall.repair(guests, [])
+        before = _visits(kernel)
+        firewall.prepare_instance_filter(a_member(1, group=1, network=network))
+        added.append(_visits(kernel) - before)
+        firewall.unfilter_instance(a_member(1, group=1, network=network))
+    assert added == [rules, rules]
+
+
+def _visits(kernel: Kernel) -> int:
+    """The rules that nftables checks at a change of its tables: all that can be reached, along every way to them."""
+    return sum(rules_reached(chains, name) for chains in kernel.chains.values() for name in ("FORWARD", "OUTPUT"))
 
 
 def test_an_edited_group_is_one_command_however_many_are_in_it(kernel, firewall):
@@ -136,7 +171,8 @@ def test_an_edited_group_is_one_command_however_many_are_in_it(kernel, firewall)
 
 
 def test_a_changed_membership_is_one_command_on_the_set(kernel, firewall):
-    firewall.prepare_instance_filter(a_member(1, members=tuple(f"10.1.{n // 250}.{n % 250}" for n in range(1000))))
+    there = tuple(f"10.1.{n // 250}.{n % 250}" for n in range(1000))
+    firewall.prepare_instance_filter(a_member(1, members=there, network=BOTH))
     kernel.calls.clear()
     members = [f"10.1.{n // 250}.{n % 250}" for n in range(1, 1000)]
     firewall.refresh_security_group_members(3, [*members, "10.2.0.1", "fd00::1"])
@@ -210,7 +246,7 @@ def test_a_refused_guest_leaves_nothing(kernel, firewall, program):
     before = {family: dict(chains) for family, chains in kernel.chains.items()}
     kernel.failures = [(program, 1, "no memory")] * (4 if program == "ipset" else 2)  # it is undone, and tried again
     with pytest.raises(FirewallError, match="no memory"):
-        firewall.prepare_instance_filter(a_member(1))
+        firewall.prepare_instance_filter(a_member(1, network=BOTH))
     assert (kernel.chains, kernel.sets, kernel.elements) == (before, {}, set())
 
 
@@ -297,8 +333,10 @@ def test_a_member_that_is_none_is_found_and_removed(kernel, firewall, drifted):
 def test_a_jump_that_others_took_away_or_stand_before_is_found_and_put_first(kernel, firewall, drifted):
     kernel.chains[4]["FORWARD"] = []
     kernel.chains[6]["FORWARD"].insert(0, "-j ACCEPT")
+    kernel.chains[6]["OUTPUT"].append("-j nova-filter-top")
     found = [str(drift) for drift in firewall.audit([drifted], [])]
-    assert found == [f"FORWARD (IPv{n}): it does not begin with -j nova-filter-top, once" for n in (4, 6)]
+    jumps = [("FORWARD (IPv4)", "filter-top"), ("FORWARD (IPv6)", "filter-top"), ("OUTPUT (IPv6)", "compute-local")]
+    assert found == [f"{where}: it does not begin with -j nova-{jump}, once" for where, jump in jumps]
 
 
 def test_a_lost_table_of_the_bridge_is_found_and_made(kernel, firewall, drifted):
@@ -319,6 +357,25 @@ def test_bridged_packets_that_stopped_coming_by_are_told(kernel, firewall):
     kernel.switches["bridge-nf-call-iptables"] = "0"
     (drift,) = firewall.audit([], [])
     assert "bridge-nf-call-iptables is 0, and must be 1: guests get no bridged packet" in str(drift)
+
+
+def test_a_guest_without_ipv6_has_no_chain_of_it(kernel, firewall):
+    before = dict(kernel.chains[6])
+    firewall.prepare_instance_filter(a_member(1))
+    assert kernel.chains[6] == before
+
+
+def test_what_a_guests_chain_has_marked_never_leaves_it_undecided(kernel, firewall):
+    spec = a_guest_with_everything()
+    firewall.prepare_instance_filter(spec)
+    firewall.prepare_instance_filter(replace(spec, id=2, vifs=(spec.vifs[0], a_vif(mac="02:16:3e:01:02:04"))))
+    marking = [lines for chains in kernel.chains.values() for name, lines in chains.items() if _is_guests(name)]
+    assert len(marking) == 8
+    assert {lines[-1] for lines in marking} == {"-j DROP", "-g nova-compute-inst-2"}
+
+
+def _is_guests(chain: str) -> bool:
+    return chain.startswith(("nova-compute-inst-", "nova-compute-tap"))
 
 
 def test_rules_of_others_are_not_touched(kernel, firewall):

@@ -10,8 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests import former_filters
 from tests.builders import a_group, a_guest, a_network, a_rule, a_vif
 from tests.firewall_model import ESTABLISHED, INVALID, NEW, RELATED, Packet, admits
+from tests.integration.firewall.iptables_places import a_machine
 from tests.iptables_interpreter import Path, Table
 from tests.iptables_kernel import Kernel
 from virt.errors import ProcessError
@@ -128,6 +130,16 @@ def test_random_groups_admit_exactly_what_the_model_admits(spec, denied, allow):
 
 
 @settings(max_examples=20, deadline=None)
+@given(guests())
+def test_a_chain_whose_end_somebody_took_out_admits_no_more_than_before(spec):
+    kernel = Kernel()
+    started(kernel).prepare_instance_filter(spec)
+    for chains in kernel.chains.values():
+        assert chains.get("nova-compute-inst-1", [""]).pop() in {"-j DROP", ""}
+    _is_within(kernel, spec, spec)
+
+
+@settings(max_examples=20, deadline=None)
 @given(guests(), guests(), st.integers(0, 5))
 def test_a_change_cut_off_anywhere_admits_nothing_that_neither_side_admits(before, after, cut):
     kernel = Kernel()
@@ -167,6 +179,45 @@ def _is_within(kernel: Kernel, before: InstanceSpec, after: InstanceSpec) -> Non
         for bridged in (True, False):
             seen = verdicts(kernel, tap, bridged=bridged)
             assert [got for got, may in zip(seen, allowed, strict=True) if got and not may] == []
+
+
+def test_former_chains_admit_the_same_at_every_step_on_which_they_become_todays():
+    kernel, guests = _former()
+    expected, seen = [_let_in(kernel, guests)], []
+    firewall = IptablesFirewall(FilterHost(_watched(kernel, guests, seen)), mark=1 << 25, max_members=65536)
+    firewall.init_host()
+    firewall.repair(guests, [])
+    assert seen == expected * 6  # nft, ip6tables and iptables at the start; nft once and they again for the guests
+    assert firewall.audit(guests, []) == []
+    assert not any("tap2163e" in name for name in kernel.chains[4])
+
+
+def _former() -> tuple[Kernel, list[InstanceSpec]]:
+    """A host as a former daemon left it, and its guests."""
+    kernel = Kernel()
+    kernel.sets = {"nova-g4-9": {"10.9.0.6"}, "nova-g6-9": set()}
+    for program, text in former_filters.restores("-I FORWARD 1 -j nova-filter-top").items():
+        kernel.execute([f"{program}-restore"], timeout_s=1, stdin=text)
+    rules = [a_rule(cidr="10.9.0.70/32"), a_rule(protocol="udp", from_port=53, to_port=53, group_id=9)]
+    group = a_group(*rules, id=7, members={9: ["10.9.0.6"]})
+    return kernel, [a_machine(one, group) for one in former_filters.GUESTS]
+
+
+def _watched(kernel: Kernel, guests: list[InstanceSpec], seen: list[object]) -> Callable[..., str]:
+    """Executes, and notes what is let in after each command that changes something."""
+
+    def execute(cmd: list[str], *, timeout_s: float, stdin: str | None = None) -> str:
+        found = kernel.execute(cmd, timeout_s=timeout_s, stdin=stdin)
+        if stdin is not None:
+            seen.append(_let_in(kernel, guests))
+        return found
+
+    return execute
+
+
+def _let_in(kernel: Kernel, guests: list[InstanceSpec]) -> list[list[bool]]:
+    taps = [tap for spec in guests for tap in instance_rules(spec).taps]
+    return [verdicts(kernel, tap, bridged=bridged) for tap in taps for bridged in (True, False)]
 
 
 def test_a_tap_that_nobody_prepared_gets_nothing():

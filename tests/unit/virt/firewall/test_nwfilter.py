@@ -11,6 +11,7 @@ from tests.fakes.nwfilters import FakeFilters, FakeGuard, FakeKernel
 from tests.functional.harness import eventually
 from virt.errors import DriverConfigError, FirewallError
 from virt.firewall.nwfilter import NWFilterFirewall
+from virt.firewall.nwfilter_audit import checked
 from virt.firewall.nwfilter_filters import group_name, instance_group_name, static_filters
 
 FOLLOWING = a_group(a_rule(), a_rule(group_id=9), id=7, members={9: ("10.0.0.8",)})
@@ -216,6 +217,13 @@ def test_the_static_filters_are_put_right_at_start(filters, guard, kernel):
     assert "nova-no-ip-spoofing" in filters.kept["nova-base"]
 
 
+def test_a_daemon_that_starts_first_waits_for_what_libvirt_still_does(filters, guard, kernel):
+    for _ in range(2):
+        filters.done.clear()
+        NWFilterFirewall(filters, guard, execute=kernel.execute).init_host()
+        assert filters.done[0] == ("define", "nova-turn")
+
+
 def running(firewall, filters, kernel, spec):
     """Start a guest, for all that can be seen from outside."""
     firewall.prepare_instance_filter(spec)
@@ -272,3 +280,44 @@ def test_one_filter_that_cannot_be_mended_keeps_no_other_from_being_mended(firew
     firewall.repair([guest(1, a_group(id=7)), guest(2, a_group(id=8))], [])
     assert group_name(8) in filters.kept
     assert "filter nova-secgroup-7 cannot be mended" in caplog.text
+
+
+class Rebuilding:
+    """libvirt that makes rules anew at each change of a filter. `seen`: which taps were open then."""
+
+    def __init__(self, filters, guard, kernel, *, heals):
+        self.seen, self._define, self._guard, self._kernel, self._heals = [], filters.define, guard, kernel, heals
+        filters.define = self
+
+    def __call__(self, xml):
+        self.seen.append(set(self._guard.opened))
+        self._define(xml)
+        if self._heals:
+            self._kernel.half.clear()
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "-A PREROUTING -i tapa -j libvirt-J-tapa",
+        "-A POSTROUTING -o tapa -j libvirt-P-tapa",
+        "-A libvirt-I-tapa -p IPv4 -j J-tapa-ipv4",
+    ],
+)
+def test_rules_with_the_names_of_unfinished_ones_are_half_made(line):
+    saved = "-A PREROUTING -i tapa -j libvirt-I-tapa\n-A libvirt-I-tapa -p IPv4 -j I-tapa-ipv4\n"
+    assert checked(lambda *_, **__: saved) == {"tapa"}
+    assert checked(lambda *_, **__: f"{saved}{line}\n") == set()
+
+
+@pytest.mark.parametrize("heals", [True, False])
+def test_what_libvirt_left_half_made_is_made_anew_behind_shut_taps_before_the_next_change(
+    firewall, filters, guard, kernel, heals
+):
+    spec, other = (running(firewall, filters, kernel, guest(number, a_group(id=7))) for number in (1, 2))
+    half, whole = spec.vifs[0].dev, other.vifs[0].dev
+    kernel.half.add(half)
+    libvirt = Rebuilding(filters, guard, kernel, heals=heals)
+    changed = dataclasses.replace(spec, security_groups=(a_group(a_rule(from_port=80, to_port=80), id=7),))
+    firewall.refresh_security_group_rules([changed])
+    assert libvirt.seen == [{whole}] * 2 + [{half, whole}] if heals else [{whole}] * 7
