@@ -14,7 +14,7 @@ from virt.xenapi.disks import GIB, MIB, Disks, check_images
 from virt.xenapi.errors import GoneError
 from virt.xenapi.guests import Guest, Guests
 from virt.xenapi.helper import HelperBase
-from virt.xenapi.machines import Machines
+from virt.xenapi.machines import Machines, firmware_of
 from virt.xenapi.networks import Networks
 from virt.xenapi.power import PowerSwitch
 from virt.xenapi.session import Session
@@ -42,6 +42,7 @@ class Builder(HelperBase):
     def spawn(self, spec: InstanceSpec, progress: Progress) -> None:
         """Make a guest of an image and start it. On an error nothing of it is left."""
         check_images(spec)
+        firmware_of(spec)
         progress("looking for leftovers")
         self.refuse_if_there(spec)
         self.remove_all(spec)
@@ -155,6 +156,7 @@ class Builder(HelperBase):
 
         Raises ImageError, DiskError, VolumeError, and NetworkError when it would find no network.
         """
+        firmware_of(spec)
         for vif in spec.vifs:
             self.networks.find(vif.network)
         own = [*self.own_plugs(spec), *self.config_plug(spec)]

@@ -95,9 +95,10 @@ class Disks(HelperBase):
 
     def rename(self, vdi: str, spec: InstanceSpec, role: Role, *, is_kept: bool = False) -> None:
         """Have a disk be this guest's on this host, in this role."""
-        digest = self.call("VDI.get_other_config", vdi).get(stamps.SHA256)
+        facts = self.call("VDI.get_other_config", vdi)
+        digest = facts.get(stamps.SHA256)
         more = {"sha256": digest} if digest and role is Role.CONFIG else {}
-        self.call("VDI.set_other_config", vdi, self._stamp.of(spec, role=role.value, **more))
+        self.call("VDI.set_other_config", vdi, self._stamp.over(facts, spec, role=role.value, **more))
         self.call("VDI.set_name_label", vdi, stamps.disk(spec, role, is_kept=is_kept))
 
     def grow(self, vdi: str, size: int) -> None:
@@ -115,9 +116,13 @@ class Disks(HelperBase):
             self._remove_idle(self.find(spec, role, is_kept=is_kept))
 
     def sweep_all(self, spec: InstanceSpec) -> None:
-        """The same for every role, and for snapshots that nobody got to name."""
+        """The same for every role, and for snapshots that nobody got to name; on the storage that ours are made on.
+
+        What has the stamps elsewhere is a copy that somebody made by hand.
+        """
         for role in Role:
-            self._remove_idle(self._labelled(spec, stamps.disk(spec, role)))
+            found = self._labelled(spec, stamps.disk(spec, role))
+            self._remove_idle({ref: record for ref, record in found.items() if record["SR"] == self._sr})
 
     def _remove_idle(self, disks: dict[str, Record]) -> None:
         for ref, record in disks.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from virt.errors import ImageError
 from virt.spec import InstanceSpec
 from virt.xenapi import stamps
 from virt.xenapi.errors import GoneError
@@ -54,7 +55,8 @@ class Machines(HelperBase):
 
     def finish(self, vm: str, spec: InstanceSpec) -> None:
         """From now on the VM is the guest, and worth keeping."""
-        self.call("VM.set_other_config", vm, self._stamp.of(spec, vm=self.call("VM.get_uuid", vm)))
+        record = self.call("VM.get_record", vm)
+        self.call("VM.set_other_config", vm, self._stamp.over(record["other_config"], spec, vm=record["uuid"]))
         self.call("VM.set_name_label", vm, spec.name)
 
     def keep(self, vm: str, spec: InstanceSpec) -> None:
@@ -62,9 +64,10 @@ class Machines(HelperBase):
 
         What a VM is, its other_config says; a stage is looked for by its label, which is there before and after it.
         """
-        uuid = self.call("VM.get_uuid", vm)
+        record = self.call("VM.get_record", vm)
+        facts = self._stamp.over(record["other_config"], spec, vm=record["uuid"], stage=Stage.KEPT.value)
         self.call("VM.set_name_label", vm, stamps.kept(spec))
-        self.call("VM.set_other_config", vm, self._stamp.of(spec, vm=uuid, stage=Stage.KEPT.value))
+        self.call("VM.set_other_config", vm, facts)
 
     def fit(self, vm: str, record: Record, spec: InstanceSpec) -> None:
         """Give a VM that is off the memory, CPUs and firmware of `spec`."""
@@ -78,7 +81,7 @@ class Machines(HelperBase):
         if not record["VCPUs_max"] == record["VCPUs_at_startup"] == str(spec.vcpus):
             for method, value in cpus:
                 self.call(method, vm, value)
-        boot = dict(record["HVM_boot_params"]) | {"order": "c"} | _firmware(spec)
+        boot = dict(record["HVM_boot_params"]) | {"order": "c"} | firmware_of(spec)
         if boot != record["HVM_boot_params"]:
             self.call("VM.set_HVM_boot_params", vm, boot)
 
@@ -92,6 +95,9 @@ class Machines(HelperBase):
             return
 
 
-def _firmware(spec: InstanceSpec) -> dict[str, str]:
+def firmware_of(spec: InstanceSpec) -> dict[str, str]:
+    """The boot parameter of the firmware that the image asks for; none leaves the template's. Raises ImageError."""
     asked = spec.image.properties.get("hw_firmware_type", "") if spec.image else ""
-    return {"firmware": asked} if asked in {"bios", "uefi"} else {}
+    if asked not in {"", "bios", "uefi"}:
+        raise ImageError(f"guest {spec.name}: its image asks for hw_firmware_type {asked!r}, there are bios and uefi")
+    return {"firmware": asked} if asked else {}

@@ -13,13 +13,20 @@ from contextlib import suppress
 from typing import Any
 
 from virt.driver import Progress
-from virt.errors import GuestNotFoundError, GuestStateError, HypervisorError
+from virt.errors import (
+    DriverTimeoutError,
+    GuestNotFoundError,
+    GuestStateError,
+    HypervisorError,
+    IncompatibleCpuError,
+    VirtError,
+)
 from virt.power_state import Power
 from virt.spec import InstanceSpec
 from virt.xenapi import stamps
 from virt.xenapi.build import Builder
 from virt.xenapi.errors import LostReplyError
-from virt.xenapi.guests import Guest
+from virt.xenapi.guests import Guest, power_of
 from virt.xenapi.helper import HelperBase, Record
 from virt.xenapi.pool import Place, Pool, PoolHost
 from virt.xenapi.resources import cpu_words
@@ -65,11 +72,14 @@ class Migrator(HelperBase):
                 progress("migrating")
                 self.run("VM.pool_migrate", guest.ref, host.ref, {"live": "true"}, timeout_s=self._move_s,
                          progress=progress)  # fmt: skip
-        except LostReplyError:
-            if not self._arrived(guest, host):
+        except HypervisorError as exc:
+            if not self._arrived(guest, host, spec, exc):
                 raise
-        self._hand_over(guest.ref, spec, host.uuid)
         LOG.info("guest %s: migrated to %s", spec.name, dest)
+        try:
+            self._hand_over(guest.ref, spec, host.uuid)
+        except VirtError as exc:  # it has moved, whatever its stamps say
+            LOG.warning("guest %s: the stamps of its migration are left to its clean-up: %s", spec.name, exc)
 
     def cleanup(self, spec: InstanceSpec) -> None:
         """Let go of what this host held for a guest that does not run here; see that its stamps say where it is."""
@@ -77,35 +87,37 @@ class Migrator(HelperBase):
             self._builder.guests.find(spec)
             return
         hosts = {host.ref: host.uuid for host in self._pool.hosts()}
-        for guest in self._builder.guests.labelled(spec.name):
-            config = guest.record["other_config"]
-            home = hosts.get(guest.record["resident_on"])
-            if self._builder.guests.is_ours(guest.record, spec) and home and config.get(stamps.HOST) != home:
-                self._hand_over(guest.ref, spec, home)
+        for ref, record in self._builder.guests.now()[1].items():
+            home = hosts.get(record["resident_on"])
+            is_it = self._builder.guests.is_ours(record, spec) and not record["is_a_snapshot"]
+            if is_it and home and record["other_config"].get(stamps.HOST) != home:
+                self._hand_over(ref, spec, home)
         self._builder.disks.sweep_all(spec)
         for volume in spec.volumes:
             self._builder.volumes.disconnect(volume)
 
     def compare_cpu(self, own: str, other: str) -> None:
-        """HypervisorError unless a guest of a host with CPU `other` can run on one with `own` (JSON)."""
+        """IncompatibleCpuError unless a guest of a host with CPU `other` can run on one with `own` (JSON)."""
         mine: dict[str, Any] = json.loads(own)
         try:
             theirs: dict[str, Any] = json.loads(other)
             words = cpu_words(theirs.get("features", ()))
         except (ValueError, AttributeError, TypeError) as exc:
-            raise HypervisorError(f"cannot compare CPUs: {other[:80]!r} describes none") from exc
+            raise IncompatibleCpuError(f"cannot compare CPUs: {other[:80]!r} describes none") from exc
         for fact in ("arch", "vendor"):
             if theirs.get(fact) != mine[fact]:
-                raise HypervisorError(f"a CPU of {fact} {theirs.get(fact)} cannot be had on {mine[fact]}")
+                raise IncompatibleCpuError(f"a CPU of {fact} {theirs.get(fact)} cannot be had on {mine[fact]}")
         have = cpu_words(mine["features"])
         lacking = [number for number, word in enumerate(words) if word & ~(have[number] if number < len(have) else 0)]
         if lacking:
-            raise HypervisorError(f"this host's CPU lacks features of feature word {', '.join(map(str, lacking))}")
+            raise IncompatibleCpuError(f"this host's CPU lacks features of feature word {', '.join(map(str, lacking))}")
 
     def _disks_to_move(self, guest: Guest, host: PoolHost) -> dict[str, str]:
         """The disks that the destination does not reach, each with the storage of the destination's guests."""
         away, reached = {}, {}
         for vbd in self._builder.wiring.vbds(guest.ref).values():
+            if vbd["empty"]:  # a drive that somebody gave it
+                continue
             sr = str(self.call("VDI.get_SR", vbd["VDI"]))
             if sr not in reached:
                 reached[sr] = self._pool.is_plugged(sr, host.ref)
@@ -132,24 +144,35 @@ class Migrator(HelperBase):
                 return str(pif["network"])
         raise HypervisorError(f"host {host.name}: has no management interface to migrate over")
 
-    def _arrived(self, guest: Guest, host: PoolHost) -> bool:
-        """Where the guest is after all, once nothing is done to it any more."""
+    def _arrived(self, guest: Guest, host: PoolHost, spec: InstanceSpec, cause: HypervisorError) -> bool:
+        """Whether the guest is there after all, once nothing is done to it any more.
+
+        Raises DriverTimeoutError when the pool does not tell, or says that it runs neither there nor here.
+        """
         deadline = time.monotonic() + self._move_s
         while True:
-            record = self.call("VM.get_record", guest.ref)
+            try:
+                record = self.call("VM.get_record", guest.ref)
+            except HypervisorError as exc:
+                raise LostReplyError(f"guest {spec.name}: {cause}; where it is, nobody knows: {exc}") from cause
             if record["resident_on"] == host.ref:
                 return True
             if not record["current_operations"] or time.monotonic() > deadline:
-                return False
+                break
             time.sleep(_POLL_S)
+        if record["resident_on"] != self._place.host.ref:
+            raise DriverTimeoutError(f"guest {spec.name}: {cause}; it is {power_of(record).name} now") from cause
+        return False
 
     def _hand_over(self, vm: str, spec: InstanceSpec, host: str) -> None:
-        """Have the stamps of a guest and its disks say that they are another host's; let go of its volumes here."""
-        config = self.call("VM.get_other_config", vm)
-        self.call("VM.set_other_config", vm, config | {stamps.HOST: host})
-        guest = Guest(vm, self.call("VM.get_record", vm))
-        for vdi in self._builder.own_disks(guest):
+        """Have the stamps of a guest and its disks say that they are another host's; let go of its volumes here.
+
+        The VM's own comes last: while it is the old one, a clean-up does all of it again.
+        """
+        for vdi in self._builder.own_disks(Guest(vm, self.call("VM.get_record", vm))):
             facts = self.call("VDI.get_other_config", vdi)
             self.call("VDI.set_other_config", vdi, facts | {stamps.HOST: host})
+        config = self.call("VM.get_other_config", vm)
+        self.call("VM.set_other_config", vm, config | {stamps.HOST: host})
         for volume in spec.volumes:
             self._builder.volumes.disconnect(volume)

@@ -65,14 +65,15 @@ class Pool(HelperBase):
         sr_ref = self._my_sr(sr, mine)
         sr_uuid = str(self.call("SR.get_uuid", sr_ref))
         config = self.call("host.get_other_config", mine.ref)
-        wanted = config | {self._key(_DAEMON): daemon, self._key(_SR): sr_uuid}
-        if config != wanted:
-            self.call("host.set_other_config", mine.ref, wanted)
+        for key, value in ((self._key(_DAEMON), daemon), (self._key(_SR), sr_uuid)):
+            if config.get(key) != value:  # alone, since xapi keeps facts of its own there
+                self.call("host.remove_from_other_config", mine.ref, key)
+                self.call("host.add_to_other_config", mine.ref, key, value)
         return Place(host=mine, sr=sr_ref, sr_uuid=sr_uuid)
 
     def hosts(self) -> list[PoolHost]:
-        """Every host of the pool."""
-        return [
+        """Every host of the pool; the session learns where else to look for the master."""
+        found = [
             PoolHost(
                 ref=ref, uuid=record["uuid"], name=record["name_label"], address=record["address"],
                 hostname=record["hostname"], daemon=record["other_config"].get(self._key(_DAEMON), ""),
@@ -80,6 +81,8 @@ class Pool(HelperBase):
             )
             for ref, record in self.call("host.get_all_records").items()
         ]  # fmt: skip
+        self.session.know(host.address for host in found)
+        return found
 
     def host_called(self, name: str) -> PoolHost | None:
         """The host of a daemon, by the daemon's name or the host's own name, address or uuid."""
@@ -93,7 +96,10 @@ class Pool(HelperBase):
         return None
 
     def template(self, name: str) -> str:
-        """The template that guests are cloned from. Raises AmbiguousNameError; DriverConfigError when it has disks."""
+        """The template that guests are cloned from.
+
+        Raises AmbiguousNameError; DriverConfigError when it has disks, or is not for HVM guests.
+        """
         found = {
             ref: record
             for ref, record in self._called("VM", name).items()
@@ -101,6 +107,8 @@ class Pool(HelperBase):
         }
         ref = _the_one(found, "template", name)
         disks = [vbd for vbd in found[ref]["VBDs"] if self.call("VBD.get_type", vbd) == "Disk"]
+        if not found[ref]["HVM_boot_policy"]:
+            raise DriverConfigError(f"xenapi_template: {name} is for paravirtual guests, ours are HVM")
         if disks:
             raise DriverConfigError(f"xenapi_template: {name} has {len(disks)} disks, guests bring their own")
         return ref

@@ -11,10 +11,10 @@ import time
 from collections.abc import Collection
 
 from virt.driver import Progress, no_progress
-from virt.errors import DriverTimeoutError, GuestStateError
+from virt.errors import DriverTimeoutError, GuestStateError, HypervisorUnreachableError
 from virt.power_state import Power
 from virt.spec import InstanceSpec
-from virt.xenapi.errors import LostReplyError, WrongStateError, XapiError
+from virt.xenapi.errors import LostReplyError, XapiError
 from virt.xenapi.guests import Guest, Guests, power_of
 from virt.xenapi.helper import HelperBase
 from virt.xenapi.session import Session
@@ -93,13 +93,19 @@ class PowerSwitch(HelperBase):
     def _bring(self, vm: str, wanted: Power, method: str, *args: object) -> None:
         try:
             self.run(method, vm, *args, timeout_s=self._task_s)
-        except LostReplyError:
-            if not self.settle(vm, wanted):
+        except (LostReplyError, XapiError) as exc:
+            if not self._came_about(vm, wanted, exc):
                 raise
-            LOG.info("%s: its answer was lost; the VM is %s", method, wanted.name)
-        except WrongStateError as exc:
-            if exc.code != "VM_BAD_POWER_STATE" or self._power(vm) is not wanted:
-                raise
+            LOG.info("%s: %s; the VM is %s", method, exc, wanted.name)
+
+    def _came_about(self, vm: str, wanted: Power, error: LostReplyError | XapiError) -> bool:
+        """Whether a VM is in the wanted state although that is not what xapi said."""
+        if isinstance(error, LostReplyError) or error.code == "TASK_CANCELLED":  # by somebody, or by xapi's restart
+            try:
+                return self.settle(vm, wanted)
+            except HypervisorUnreachableError as exc:
+                raise LostReplyError(f"{error}; what came of it, nobody knows: {exc}") from error
+        return error.code == "VM_BAD_POWER_STATE" and self._power(vm) is wanted
 
     def _ask(self, vm: str, method: str, timeout_s: float) -> bool:
         """True when the guest did what it was asked; a deaf one, or one without drivers, does not."""

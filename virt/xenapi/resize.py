@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import logging
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from virt.driver import Progress
@@ -22,7 +23,7 @@ from virt.xenapi.errors import GoneError
 from virt.xenapi.guests import Guest
 from virt.xenapi.helper import HelperBase
 from virt.xenapi.pool import Place, Pool
-from virt.xenapi.session import Session
+from virt.xenapi.session import NULL, Session
 from virt.xenapi.stamps import Role, Stage
 
 LOG = logging.getLogger(__name__)
@@ -148,27 +149,38 @@ class Resizer(HelperBase):
         for vdi, role in self._roles(kept).items():
             if role in wanted:
                 progress(f"copying the {role.value} disk")
-                copy = self._copy(vdi, progress)
-                try:
-                    self._builder.disks.rename(copy, spec, role)
-                    self._builder.disks.grow(copy, sizes.get(role, 0))
-                except BaseException:
-                    self._abandon(copy)
-                    raise
+                least = sizes.get(role, 0)
+                if self.call("VDI.get_SR", vdi) == self._place.sr:
+                    self._clone(vdi, spec, role, least)
+                else:
+                    self._copy(vdi, spec, role, least, progress)
 
-    def _copy(self, vdi: str, progress: Progress) -> str:
-        if self.call("VDI.get_SR", vdi) != self._place.sr:
-            return self.run("VDI.copy", vdi, self._place.sr, timeout_s=self._copy_s, progress=progress)
+    def _clone(self, vdi: str, spec: InstanceSpec, role: Role, least: int) -> None:
         label = self.call("VDI.get_name_label", vdi)
         known = set(self.call("VDI.get_by_name_label", label))
 
         def find() -> str | None:
             return next(iter(set(self.call("VDI.get_by_name_label", label)) - known), None)
 
-        return self.session.make(find, "VDI.clone", vdi, {}, timeout_s=self._copy_s)
+        clone = self.session.make(find, "VDI.clone", vdi, {}, timeout_s=self._copy_s)
+        with self._removing_on_error(clone):
+            self._builder.disks.rename(clone, spec, role)
+            self._builder.disks.grow(clone, least)
 
-    def _abandon(self, vdi: str) -> None:
+    def _copy(self, vdi: str, spec: InstanceSpec, role: Role, least: int, progress: Progress) -> None:
+        """Copy into a disk that has our name before the first byte is in it, so that a lost copy is found again."""
+        size = int(self.call("VDI.get_virtual_size", vdi))
+        copy = self._builder.disks.create(spec, role, max(size, least))
+        with self._removing_on_error(copy):
+            self.run("VDI.copy", vdi, NULL, NULL, copy, timeout_s=self._copy_s, progress=progress)
+
+    @contextmanager
+    def _removing_on_error(self, vdi: str) -> Iterator[None]:
         try:
-            self._builder.disks.remove(vdi)
-        except VirtError as exc:
-            LOG.warning("disk %s: a copy for a resize stays: %s", vdi, exc)
+            yield
+        except BaseException:
+            try:
+                self._builder.disks.remove(vdi)
+            except VirtError as exc:
+                LOG.warning("disk %s: a copy for a resize stays until the guest's next try or end: %s", vdi, exc)
+            raise

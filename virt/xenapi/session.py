@@ -14,7 +14,7 @@ import ssl
 import threading
 import time
 import xmlrpc.client
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -36,6 +36,7 @@ _IDLE_S = 15.0
 _FIRST_LOOK_S = 0.02
 _CANCEL_S = 30.0
 _PROGRESS_S = 2.0
+_AWAY_S = 180.0
 _LOOKS = 5
 _RESENDABLE = re.compile(r"\w+\.(get_\w+|set_\w+|from|assert_\w+|compute_\w+|query_\w+)")
 _REFERENCE = re.compile(r"OpaqueRef:[^<\s]+")
@@ -111,6 +112,7 @@ class Session:
         except OSError as exc:
             raise DriverConfigError(f"xenapi_ca_file = {account.ca_file}: {exc.strerror or exc}") from exc
         self._url = account.url
+        self._others: tuple[str, ...] = ()
         self._login: Login | None = None
         self._idle: list[_Line] = []
         self._is_closed = False
@@ -125,13 +127,25 @@ class Session:
     def login(self, deadline: float | None = None) -> Login:
         """The session, made if there is none. Raises HypervisorUnreachableError, CredentialsError."""
         until = deadline or time.monotonic() + self._login_timeout_s
-        with self._entrance:
-            for _ in range(_TRIES):
+        if not self._entrance.acquire(timeout=max(0.0, until - time.monotonic())):
+            raise HypervisorUnreachableError(f"{self._url}: somebody else was logging in until the deadline")
+        failure = None
+        try:
+            for _ in range(_TRIES + len(self._others)):
                 if self._login is None:
-                    self._try_to_log_in(min(until, time.monotonic() + self._login_timeout_s))
+                    found = self._try_to_log_in(min(until, time.monotonic() + self._login_timeout_s))
+                    failure = failure or found
                 if self._login is not None:
                     return self._login
-        raise HypervisorUnreachableError(f"{self._url}: each host of the pool names another one as its master")
+        finally:
+            self._entrance.release()
+        raise failure or HypervisorUnreachableError(
+            f"{self._url}: each host of the pool names another one as its master"
+        )
+
+    def know(self, addresses: Iterable[str]) -> None:
+        """The addresses of the pool's hosts: one of them knows the master when the old one is no more."""
+        self._others = tuple(_at(self._account.url, address) for address in addresses)
 
     def call(self, method: str, *args: Any, timeout_s: float | None = None, renews: bool = True) -> Any:
         """What xapi answers. Integers are to be given as strings, and are answered so.
@@ -142,7 +156,7 @@ class Session:
         refused.
         """
         deadline = time.monotonic() + (timeout_s or self._call_timeout_s)
-        losses = 0
+        failures = 0
         for _ in range(_TRIES):
             login = self.login(deadline)
             try:
@@ -154,11 +168,20 @@ class Session:
                 LOG.debug("%s: the session has ended, another is made", login.url)
             except _SlaveError as exc:
                 self._drop(login, master=str(exc))
-            except LostReplyError:
-                losses += 1
-                if losses > 1 or not _RESENDABLE.fullmatch(method) or time.monotonic() >= deadline:
+            except (HypervisorUnreachableError, LostReplyError) as exc:
+                failures += 1
+                if failures > 1 or time.monotonic() >= deadline or not self._may_ask_again(login, method, exc, renews):
                     raise
         raise HypervisorUnreachableError(f"{self._url}: {method}: the session has ended")
+
+    def _may_ask_again(self, login: Login, method: str, failure: HypervisorError, renews: bool) -> bool:
+        """Whether a call without an answer is made once more: it does no harm, or was not sent to who is master now."""
+        if isinstance(failure, LostReplyError):
+            return _RESENDABLE.fullmatch(method) is not None
+        if renews and self._others:
+            self._drop(login)
+            return True
+        return False
 
     def make(self, find: Callable[[], str | None], method: str, *args: Any, timeout_s: float | None = None) -> str:
         """The reference of something new. When the answer is lost, `find` is asked whether it was made after all."""
@@ -194,8 +217,9 @@ class Session:
     def wait(self, task: str, what: str, *, timeout_s: float, progress: Progress = no_progress) -> str:
         """Wait for a task and forget it; its result, a reference where that is one.
 
-        When it passes its time, or `progress` raises, it is cancelled, and has ended on return if it can be. Raises
-        XapiError when it failed, DriverTimeoutError at its deadline.
+        When it passes its time, or `progress` raises, it is cancelled, and has ended on return if it can be. A pool
+        that is away does not end a task: it is waited for, a while. Raises XapiError when the task failed,
+        DriverTimeoutError at its deadline, LostReplyError when nobody will tell how it ended.
         """
         try:
             record = self._watch(task, what, time.monotonic() + timeout_s, progress)
@@ -236,22 +260,38 @@ class Session:
             line.transport.close()
 
     def _watch(self, task: str, what: str, deadline: float, progress: Progress) -> dict[str, Any]:
-        """The record of a task that has ended. Raises TimeoutError at the deadline."""
-        pause, told = _FIRST_LOOK_S, time.monotonic()
+        """The record of a task that has ended. Raises TimeoutError at the deadline, LostReplyError as `wait` does."""
+        pause, told, heard = _FIRST_LOOK_S, time.monotonic(), time.monotonic()
         while True:
-            record: dict[str, Any] = self.call("task.get_record", task)
-            if record["status"] in {"success", "failure", "cancelled"}:
+            record, silence = self._look_at(task, what)
+            if silence is None:
+                heard = time.monotonic()
+            elif time.monotonic() - heard > _AWAY_S:
+                raise LostReplyError(f"{what}: the pool is away: {silence}") from silence
+            if record.get("status") in {"success", "failure", "cancelled"}:
                 return record
             if time.monotonic() >= deadline:
                 raise TimeoutError
-            if time.monotonic() - told > _PROGRESS_S:
+            if record and time.monotonic() - told > _PROGRESS_S:
                 told = time.monotonic()
                 progress(f"{what}: {float(record['progress']):.0%}")
             time.sleep(min(pause, self._poll_s))
             pause *= 2
 
-    def _try_to_log_in(self, deadline: float) -> None:
-        """Log in at the master that is known; one that is no longer it names the next, which is tried next time."""
+    def _look_at(self, task: str, what: str) -> tuple[dict[str, Any], HypervisorError | None]:
+        """A task's record; or none, and why the pool does not tell. Raises LostReplyError when the task is gone."""
+        try:
+            return self.call("task.get_record", task), None
+        except (HypervisorUnreachableError, LostReplyError) as exc:
+            return {}, exc
+        except GoneError as exc:  # xapi forgets tasks when it is started anew
+            raise LostReplyError(f"{what}: its task is gone, so nobody knows how it ended") from exc
+
+    def _try_to_log_in(self, deadline: float) -> HypervisorUnreachableError | None:
+        """Log in at the master that is known; why it does not answer.
+
+        One that is no longer it names the next, which is tried next time; for one that is no more, another host is.
+        """
         line = _Line(self._url, self.context)
         try:
             with _told_apart(line, "logging in"):
@@ -259,12 +299,14 @@ class Session:
         except _SlaveError as exc:
             self._url = _at(self._account.url, str(exc))
             line.transport.close()
-            return
+            return None
         except (LostReplyError, HypervisorUnreachableError) as exc:  # a session too many, perhaps: the pool ends it
-            if self._url == self._account.url:
-                raise HypervisorUnreachableError(str(exc)) from exc
-            self._url = self._account.url  # that master may be no more
-            return
+            last, self._url = self._url, self._next(self._url)
+            failure = HypervisorUnreachableError(str(exc))
+            if self._url == last:
+                raise failure from exc
+            failure.__cause__ = exc
+            return failure
         except XapiError as exc:
             line.transport.close()
             if exc.code == "SESSION_AUTHENTICATION_FAILED":
@@ -273,6 +315,12 @@ class Session:
             raise HypervisorUnreachableError(str(exc)) from exc
         self._login, self._is_closed = Login(self._url, handle), False
         self._put_back(line)
+        return None
+
+    def _next(self, url: str) -> str:
+        """The host of the pool to ask after this one."""
+        urls = list(dict.fromkeys([self._account.url, *self._others]))
+        return urls[(urls.index(url) + 1) % len(urls)] if url in urls else urls[0]
 
     def _drop(self, login: Login, master: str | None = None) -> None:
         with self._entrance:

@@ -19,6 +19,7 @@ CLUSTER, UUID, NAME, EPOCH, HOST, ROLE, STAGE = (
     "nova-cluster", "nova-uuid", "nova-name", "nova-epoch", "nova-host", "nova-role", "nova-stage",
 )  # fmt: skip
 SHA256, ATTACHMENT, VOLUME, VM = "nova-sha256", "nova-attachment", "nova-volume", "nova-vm"
+_OURS = frozenset({CLUSTER, UUID, NAME, EPOCH, HOST, ROLE, STAGE, SHA256, VM})
 
 _VOLUMES = uuid.UUID("0f5c1f8e-51f0-5d0a-8c8e-3c4b8de0f0a4")
 _NOT_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff\ufffe\uffff]")
@@ -53,6 +54,10 @@ class Stamp:
         """The other_config of an object of this guest."""
         facts = {CLUSTER: self.cluster, UUID: spec.uuid, NAME: spec.name, EPOCH: str(spec.epoch), HOST: self.host}
         return facts | {f"nova-{key}": value for key, value in more.items()}
+
+    def over(self, other_config: Mapping[str, str], spec: InstanceSpec, **more: str) -> dict[str, str]:
+        """The same in place of our older facts; what others noted beside them stays."""
+        return {key: value for key, value in other_config.items() if key not in _OURS} | self.of(spec, **more)
 
     def is_on(self, other_config: Mapping[str, str], spec: InstanceSpec | None = None) -> bool:
         """True if this installation made the object, for this guest when one is named."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from virt.errors import GuestStateError
 from virt.power_state import Power
 from virt.spec import InstanceSpec
@@ -24,7 +26,11 @@ class Stats(HelperBase):
         if guest.power is not Power.RUNNING:
             raise GuestStateError(f"guest {spec.name}: is {guest.power.name}, so nothing is measured")
         sources = self.call("VM.get_data_sources", guest.ref)
-        return {source["name_label"]: _whole(source["value"], source["units"]) for source in sources}
+        return {
+            source["name_label"]: _whole(source["value"], source["units"])
+            for source in sources
+            if math.isfinite(source["value"])  # xapi says nan of what it has not measured yet
+        }
 
     def disks(self, name: str) -> list[str]:
         """The devices of a guest's disks."""

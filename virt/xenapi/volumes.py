@@ -106,9 +106,10 @@ class Volumes(HelperBase):
             config |= {"chapuser": source.auth.user, "chappassword": source.auth.secret}
         sr = self._repository(volume)
         pbds = {ref: pbd for ref, pbd in self._pool.pbds(sr).items() if pbd["host"] == self._guests.host}
-        for ref, pbd in pbds.items():  # a portal or a password that has changed is taken up at the next plug
-            if not pbd["currently_attached"] and pbd["device_config"] != config:
-                self.call("PBD.set_device_config", ref, config)
+        for ref, pbd in list(pbds.items()):
+            if not pbd["currently_attached"]:  # its portal or password may be old, and xapi hides the latter
+                self.session.destroy("PBD", ref)
+                del pbds[ref]
         self.call("PBD.plug", next(iter(pbds), None) or self._new_connection(sr, config))
         return self._disk(sr, volume, lun)
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from virt.errors import NetworkError
 from virt.spec import InstanceSpec, Vif
 from virt.xenapi.errors import GoneError
 from virt.xenapi.helper import HelperBase, Record
@@ -93,15 +94,20 @@ class Wiring(HelperBase):
         return self._records("VIF", self.call("VM.get_VIFs", vm))
 
     def add_vif(self, vm: str, vif: Vif, network: str) -> str:
-        """Another interface at the next free device; locked to its own addresses from its first packet on."""
+        """Another interface at the next free device; locked to its own addresses from its first packet on.
+
+        Raises NetworkError when there is no free device.
+        """
 
         def find() -> str | None:
             return next(
                 (ref for ref, one in self.interfaces(vm).items() if one["MAC"].lower() == vif.mac.lower()), None
             )
 
-        device = min(self.call("VM.get_allowed_VIF_devices", vm), key=int)
-        return self.make(find, "VIF.create", vif_record(vm, network, vif, device))
+        free = self.call("VM.get_allowed_VIF_devices", vm)
+        if not free:
+            raise NetworkError(f"interface {vif.mac}: the VM has as many interfaces as xapi allows")
+        return self.make(find, "VIF.create", vif_record(vm, network, vif, min(free, key=int)))
 
     def _lock(self, ref: str, record: Record, vif: Vif) -> None:
         v4, v6 = addresses_of(vif)

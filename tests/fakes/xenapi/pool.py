@@ -93,6 +93,7 @@ class Pool:
         self.calls: list[Call] = []
         self.full: set[str] = set()
         self.targets: dict[tuple[str, str], Target] = {}
+        self.secrets: dict[str, str] = {}
         self.working: set[str] = set()
         self.stopping = False
         self.db, self.disks = Database(load()), Disks(self.folder / "disks")

@@ -144,7 +144,7 @@ def create_pbd(x: Context, args: Record) -> str:
             raise ApiError("PBD_EXISTS", args["SR"], args["host"], pbd)
     if not x.db.get("SR", args["SR"])["shared"] and x.db.get("SR", args["SR"])["PBDs"]:
         raise ApiError("SR_NOT_SHARABLE", args["SR"], args["host"])
-    return x.db.create("PBD", args)
+    return x.db.create("PBD", args | {"device_config": _hidden(x, args["device_config"])})
 
 
 @handler("PBD.plug")
@@ -182,6 +182,8 @@ def destroy_pbd(x: Context, ref: str) -> None:
     """Forget a connection that is cut."""
     if x.db.get("PBD", ref)["currently_attached"]:
         raise ApiError("OPERATION_NOT_ALLOWED", f"PBD '{x.db.get('PBD', ref)['uuid']}' still attached")
+    for value in x.db.get("PBD", ref)["device_config"].values():
+        x.pool.secrets.pop(value, None)
     x.db.destroy("PBD", ref)
 
 
@@ -189,6 +191,18 @@ def destroy_pbd(x: Context, ref: str) -> None:
 def set_device_config(x: Context, ref: str, value: Config) -> None:
     """Connect in another way from the next plug on."""
     x.db.update("PBD", ref, device_config=value)
+
+
+def _hidden(x: Context, config: Config) -> Config:
+    """A connection as it is told from now on: its passwords are secrets, named by their uuids."""
+    told = {}
+    for key, value in config.items():
+        if key.endswith("password"):
+            told[f"{key}_secret"] = str(uuid.uuid4())
+            x.pool.secrets[told[f"{key}_secret"]] = value
+        else:
+            told[key] = value
+    return told
 
 
 def scsi_id(iqn: str, lun: str) -> str:
@@ -208,7 +222,8 @@ def _luns(x: Context, config: Config) -> dict[str, int]:
     target: Any = x.pool.targets.get((config.get("target", ""), config["targetIQN"]))
     if target is None or config.get("port", "3260") != target.port:
         raise backend_failure(141, "Unable to connect to ISCSI service on target")
-    if target.chap != (config.get("chapuser", ""), config.get("chappassword", "")):
+    password = x.pool.secrets.get(config.get("chappassword_secret", ""), config.get("chappassword", ""))
+    if target.chap != (config.get("chapuser", ""), password):
         raise backend_failure(68, "ISCSI login failed, verify CHAP credentials")
     luns = {lun: size for lun, size in target.luns.items() if config.get("LUNid", lun) == lun}
     if "SCSIid" in config:

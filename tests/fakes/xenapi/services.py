@@ -227,6 +227,7 @@ def _sources(x: Context, vm: str) -> dict[str, tuple[str, float]]:
     record = x.db.get("VM", vm)
     age = x.pool.guest(vm).age_s()
     found = {f"cpu{number}": ("(fraction)", 0.25) for number in range(record["VCPUs_at_startup"])}
+    found["runstate_blocked"] = ("(fraction)", float("nan"))  # nothing was measured of it yet
     found["memory"] = ("B", float(record["memory_dynamic_max"]))
     if record["guest_metrics"] != NULL:
         found["memory_internal_free"] = ("KiB", record["memory_dynamic_max"] / 4096)

@@ -134,6 +134,27 @@ def copied(world, guest):
     return world.driver._session.call("VM.clone", ref, guest.name)
 
 
+@pytest.mark.parametrize("kind", ["VM", "VDI"])
+def test_what_others_note_on_a_guest_and_its_disks_outlives_a_reboot_and_a_resize(world, driver, guest, kind):
+    label = guest.name if kind == "VM" else f"{guest.name} root"
+    (ref,) = world.pool.find(kind, name_label=label)
+    driver._session.call(f"{kind}.add_to_other_config", ref, "folder", "/lab")
+    driver.reboot(guest)
+    driver.migrate_disk_and_power_off(guest, "other")
+    driver.revert_resize(guest)
+    config = world.pool.record(kind, ref)["other_config"]
+    assert config["folder"] == "/lab"
+    assert "nova-stage" not in config
+
+
+def test_a_copy_that_an_operator_put_on_another_storage_outlives_its_guest(world, driver, guest):
+    (root,) = world.pool.find("VDI", name_label=f"{guest.name} root")
+    driver.power_off(guest)
+    copy = driver._session.call("VDI.copy", root, world.pool.local_sr("alpha"))
+    driver.destroy(guest)
+    assert world.pool.record("VDI", copy)["managed"]
+
+
 def test_an_operators_copy_of_a_guest_is_nobody_of_ours(world, driver, guest):
     copied(world, guest)
     assert [fact.ours for fact in driver.list_guests() if fact.name == guest.name].count(True) == 1

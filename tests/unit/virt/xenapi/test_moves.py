@@ -8,6 +8,9 @@ import pytest
 
 from virt.errors import DiskError, DriverTimeoutError, GuestNotFoundError, HypervisorError
 from virt.power_state import Power
+from virt.xenapi import session
+from virt.xenapi.session import NULL
+from virt.xenapi.wiring import Plug
 
 
 @pytest.fixture
@@ -69,6 +72,47 @@ def test_a_migration_that_never_ends_is_cancelled_and_said_so(world, guest):
     assert world.driver.get_info(guest.name).power is Power.RUNNING
 
 
+def test_a_migration_that_is_called_off_after_the_guest_has_moved_is_one(world, guest):
+    world.pool.faults.fail_after("VM.pool_migrate", "TASK_CANCELLED", "OpaqueRef:1")
+    world.driver.live_migration(guest, "other")
+    assert world.second().get_info(guest.name).power is Power.RUNNING
+
+
+@pytest.mark.parametrize("call", ["VDI.set_other_config", "VM.set_other_config"])
+def test_a_guest_that_has_moved_has_moved_whatever_its_stamps_say(world, guest, call):
+    world.pool.faults.fail(call, "INTERNAL_ERROR", "injected")
+    world.driver.live_migration(guest, "other")
+    world.driver.cleanup_live_migration(guest)
+    world.second().reboot(guest)
+    assert world.second().get_info(guest.name).power is Power.RUNNING
+
+
+def test_a_pool_that_is_lost_during_a_migration_does_not_leave_the_guest_here(world, guest, monkeypatch):
+    monkeypatch.setattr(session, "_AWAY_S", 0.1)
+    hold = world.pool.faults.hold("VM.pool_migrate", done=True)
+    world.pool.faults.drop_request("task.get_record", times=None)
+    world.pool.faults.drop_request("VM.get_record", nth=2, times=None)
+    with pytest.raises(DriverTimeoutError, match="where it is, nobody knows"):
+        world.driver.live_migration(guest, "other")
+    hold.release()
+
+
+def test_a_migration_that_ends_the_guest_is_not_told_as_one_that_left_it_here(world, guest):
+    world.pool.faults.fail_after("VM.hard_shutdown", "INTERNAL_ERROR", "it crashed")
+    run = world.driver._session.run
+    world.driver._session.run = lambda _method, vm, *_args, **facts: run("VM.hard_shutdown", vm, timeout_s=5)
+    with pytest.raises(DriverTimeoutError, match="it is SHUTOFF now"):
+        world.driver.live_migration(guest, "other")
+
+
+def test_an_empty_drive_that_somebody_added_does_not_hold_up_a_migration(world, guest):
+    (vm,) = world.pool.find("VM", name_label=guest.name)
+    drive = Plug(vdi=NULL, device="3").record(vm) | {"type": "CD", "mode": "RO", "empty": True}
+    world.driver._session.call("VBD.create", drive)
+    world.driver.live_migration(guest, "other")
+    assert world.second().get_info(guest.name).power is Power.RUNNING
+
+
 def test_a_migration_without_room_for_the_disks_leaves_the_guest_here(apart, moving):
     apart.pool.fill(apart.pool.local_sr("beta"))
     with pytest.raises((HypervisorError, DiskError)):
@@ -93,6 +137,18 @@ def test_a_resize_copies_the_disks_to_the_other_storage(apart, moving):
     assert apart.contents(moving.name) == before
     assert storages(apart, moving) == {"local-beta"}
     assert len(apart.pool.calls_of("VDI.copy")) == 2
+
+
+@pytest.mark.parametrize("fault", ["lose_reply", "fail"])
+def test_a_copy_to_the_other_storage_that_nobody_saw_the_end_of_leaves_nothing(apart, moving, fault):
+    info = apart.driver.migrate_disk_and_power_off(moving, "other")
+    getattr(apart.pool.faults, fault)("VDI.copy", *(["VDI_IO_ERROR", "Device I/O errors"] if fault == "fail" else []))
+    with pytest.raises(HypervisorError):
+        apart.second().finish_resize(moving, info)
+    apart.driver.revert_resize(moving)
+    apart.second().destroy(moving)
+    assert storages(apart, moving) == {"local-alpha"}
+    assert apart.pool.find("VDI", SR=apart.pool.local_sr("beta")) == []
 
 
 def test_a_resize_within_a_storage_clones(world, guest):

@@ -8,6 +8,7 @@ import pytest
 
 from tests.fakes.xenapi import Pool
 from virt.errors import DriverConfigError, DriverTimeoutError, HypervisorUnreachableError
+from virt.xenapi import session as session_module
 from virt.xenapi.errors import CredentialsError, LostReplyError, XapiError
 from virt.xenapi.session import Account, Session
 
@@ -79,6 +80,36 @@ def test_a_new_master_is_followed(pool, connect):
     assert session.url == pool.hosts[1].url
 
 
+def test_a_master_that_is_no_more_is_looked_for_at_the_other_hosts(pool, connect):
+    session = connect()
+    session.know(host.address for host in pool.hosts)
+    session.call("VM.get_all")
+    pool.make_master("beta")
+    with pool.cut_off("alpha"):
+        assert session.call("VM.get_all")
+    assert session.url == pool.hosts[1].url
+
+
+def test_a_pool_of_which_no_host_answers_is_named_by_the_one_that_was_asked_first(pool, connect):
+    session = connect()
+    session.know(host.address for host in pool.hosts)
+    session.call("VM.get_all")
+    with pool.cut_off(), pytest.raises(HypervisorUnreachableError, match=f"{pool.hosts[0].address}.*refused"):
+        session.call("VM.get_all")
+    assert session.call("VM.get_all")
+
+
+def test_who_waits_for_anothers_login_does_so_until_his_deadline(pool, connect):
+    hold, session = pool.faults.hold("session.login_with_password"), connect()
+    other = threading.Thread(target=session.call, args=("VM.get_all",))
+    other.start()
+    assert hold.reached.wait(10)
+    with pytest.raises(HypervisorUnreachableError, match="somebody else was logging in"):
+        session.call("VM.get_all", timeout_s=0.1)
+    hold.release()
+    other.join()
+
+
 def test_a_session_that_has_ended_is_renewed(pool, connect):
     session = connect()
     session.call("VM.get_all")
@@ -139,6 +170,28 @@ def test_a_task_that_fails_says_why(pool, connect):
     pool.faults.fail_task("VM.clone", "SR_BACKEND_FAILURE_44", "", "There is insufficient space", "")
     with pytest.raises(XapiError, match=r"VM.clone: SR_BACKEND_FAILURE_44: There is insufficient space"):
         connect().run("VM.clone", pool.template, "none", timeout_s=5)
+
+
+def test_a_task_outlives_a_pool_that_is_away_for_a_while(pool, connect):
+    pool.faults.drop_request("task.get_record", times=8)
+    made = connect().run("VM.clone", pool.template, "twin", timeout_s=20)
+    assert pool.find("VM", name_label="twin") == [made]
+    assert not pool.calls_of("task.cancel")
+
+
+def test_a_pool_that_stays_away_leaves_it_open_how_a_task_ended(pool, connect, monkeypatch):
+    monkeypatch.setattr(session_module, "_AWAY_S", 0.2)
+    pool.faults.drop_request("task.get_record", times=None)
+    with pytest.raises(LostReplyError, match=r"VM.clone: the pool is away: "):
+        connect().run("VM.clone", pool.template, "twin", timeout_s=20)
+
+
+def test_a_task_that_xapi_forgot_is_no_refusal(pool, connect):
+    session = connect()
+    task = session.call("task.create", "mine", "")
+    pool.remove("task", task)
+    with pytest.raises(LostReplyError, match="mine: its task is gone, so nobody knows how it ended"):
+        session.wait(task, "mine", timeout_s=20)
 
 
 def test_threads_share_one_session(pool, connect):

@@ -211,3 +211,24 @@ def test_a_volume_at_the_device_of_a_disk_is_refused_in_words(world, driver, our
     with pytest.raises(VolumeError, match="has another disk at /dev/vdb"):
         driver.spawn(spec)
     assert ours() == {}
+
+
+def test_a_firmware_that_there_is_not_is_refused_before_anything_is_made(world, driver, ours):
+    image = dataclasses.replace(world.make_guest().image, properties={"hw_firmware_type": "openfirmware"})
+    with pytest.raises(ImageError, match="asks for hw_firmware_type 'openfirmware', there are bios and uefi"):
+        driver.spawn(world.make_guest(image=image))
+    assert not world.pool.calls_of("VDI.create")
+    assert ours() == {}
+
+
+def test_more_interfaces_than_xapi_allows_are_refused_in_words(world, driver):
+    spec = world.make_guest(vifs=tuple(world.make_vif() for _ in range(7)))
+    driver.spawn(spec)
+    with pytest.raises(NetworkError, match="the VM has as many interfaces as xapi allows"):
+        driver.attach_nic(spec, world.make_vif())
+
+
+def test_what_xapi_has_not_measured_yet_is_no_diagnostic(driver, guest):
+    found = driver.get_diagnostics(guest)
+    assert "runstate_blocked" not in found
+    assert found["memory"] == guest.memory_mb << 20

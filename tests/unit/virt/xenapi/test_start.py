@@ -56,6 +56,18 @@ def test_a_template_with_disks_is_refused(world, start, guest):
         start(xenapi_template=guest.name)
 
 
+def test_a_template_of_paravirtual_guests_is_refused(world, start):
+    world.pool.add_vm("old Debian", is_a_template=True, HVM_boot_policy="", domain_type="pv")
+    with pytest.raises(DriverConfigError, match="xenapi_template: old Debian is for paravirtual guests, ours are HVM"):
+        start(xenapi_template="old Debian")
+
+
+def test_a_daemon_signs_its_host_without_a_hand_on_what_xapi_notes_there(world, start):
+    sign = world.pool.record("host", world.pool.hosts[0].ref)["other_config"]
+    assert {"nova-compute:conformance": "here"}.items() <= sign.items()
+    assert not world.pool.calls_of("host.set_other_config")
+
+
 def test_a_host_that_another_daemon_serves_is_refused(start):
     with pytest.raises(DriverConfigError, match="host alpha of the pool is served by nova-compute here"):
         start(name="another")

@@ -61,6 +61,16 @@ def test_a_login_that_was_changed_is_used_at_the_next_attachment(world, driver, 
     driver.attach_volume(guest, with_login(world, volume, "right"))
 
 
+def test_a_connection_that_a_dead_daemon_left_is_made_anew_and_its_secret_kept(world, driver, guest, volume):
+    for call in ("PBD.plug", "PBD.destroy"):
+        world.pool.faults.fail(call, "INTERNAL_ERROR", "injected")
+    with pytest.raises(VolumeError):
+        driver.attach_volume(guest, with_login(world, volume, "wrong"))
+    driver.attach_volume(guest, with_login(world, volume, "right"))
+    assert "right" not in str(world.pool.records("PBD"))
+    assert list(world.pool.secrets.values()) == ["right"]
+
+
 def test_a_target_that_does_not_answer_is_named(world, driver, guest, volume, ours):
     before = ours()
     lost = dataclasses.replace(volume, connection={"protocol": "iscsi", "source": "192.0.2.9:3260,1 iqn.x:nowhere 1"})
