@@ -27,6 +27,8 @@ def get_connection(conf: ConfigOpts, threads: object | None = None) -> ComputeDr
     name: str = conf.compute_driver
     target = _load(name, ALIASES.get(name, name))
     make = getattr(target, "from_conf", target)
+    if not callable(make):
+        raise DriverConfigError(f"compute_driver = {name}: a {type(target).__name__}, neither a driver nor a factory")
     takes_threads = threads is not None and "threads" in inspect.signature(make).parameters
     driver = make(conf, threads=threads) if takes_threads else make(conf)
     if not isinstance(driver, ComputeDriver):

@@ -1,4 +1,7 @@
-"""Make and change disk files. The only module that runs qemu-img: always with a format, limits and a deadline."""
+"""Make and change disk files, which nobody but their owner may read.
+
+The only module that runs qemu-img: always with a format, limits and a deadline.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +12,14 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from virt.errors import DiskError, DiskFullError, ProcessError
+from virt import qcow2
+from virt.errors import DiskError, DiskFullError, ImageError, ProcessError
 from virt.execute import Execute, Limits, run
 
-_LIMITS = Limits(address_space=4 * 1024**3, cpu_s=300)
+_ADDRESS_SPACE, _CPU_S = 4 * 1024**3, 300
 _QUICK_S, _COPY_S = 60.0, 3600.0
+_SLOWEST = 50 * 1024**2  # bytes a second that a copy of a large disk is given time for
+_OWNERS_ALONE = 0o077
 
 
 class Disks:
@@ -43,15 +49,17 @@ class Disks:
 
     def copy(self, source: Path, source_format: str, path: Path, size: int, into: str = "qcow2") -> None:
         """A disk of `size` at `path`, in the format `into`, with the content of `source`, which it does not need."""
-        self._qemu_img(["convert", "-q", "-f", source_format, "-O", into, str(source), str(path)], _COPY_S)
+        self._convert(source, source_format, path, into, size)
         self.grow(path, into, size)
 
-    def flatten(self, source: Path, path: Path, guard: Callable[[], None]) -> None:
-        """A qcow2 at `path` with all that the qcow2 `source` shows, which needs neither it nor its base.
+    def flatten(self, source: Path, base: Path, path: Path, guard: Callable[[], None]) -> None:
+        """A qcow2 at `path` with all that the qcow2 `source` shows, which needs neither it nor its `base`.
 
-        `guard` is called now and then; when it raises, the work ends at once.
+        A source that refers to any other file is refused: whoever broke out into QEMU could have written that, to have
+        it read with our powers. `guard` is called now and then; when it raises, the work ends at once.
         """
-        self._qemu_img(["convert", "-q", "-f", "qcow2", "-O", "qcow2", str(source), str(path)], _COPY_S, guard=guard)
+        _refuse_strangers(source, base)
+        self._convert(source, "qcow2", path, "qcow2", self.virtual_size(source, "qcow2"), guard=guard)
 
     def grow(self, path: Path, disk_format: str, size: int) -> None:
         """Make a disk that no guest uses at least `size` large; never shrinks it."""
@@ -63,15 +71,36 @@ class Disks:
         info = self._qemu_img(["info", "-U", "--output=json", "-f", disk_format, str(path)])
         return int(json.loads(info)["virtual-size"])
 
-    def _qemu_img(self, words: list[str], timeout_s: float = _QUICK_S, **more: Callable[[], None]) -> str:
-        return self._run([self._program, *words], timeout_s, **more)
+    def _convert(
+        self, source: Path, source_format: str, path: Path, into: str, size: int, **more: Callable[[], None]
+    ) -> None:
+        words = ["convert", "-q", "-f", source_format, "-O", into, str(source), str(path)]
+        self._qemu_img(words, _COPY_S, size // _SLOWEST, **more)
 
-    def _run(self, cmd: list[str], timeout_s: float, **more: Callable[[], None]) -> str:
+    def _qemu_img(
+        self, words: list[str], timeout_s: float = _QUICK_S, more_s: int = 0, **more: Callable[[], None]
+    ) -> str:
+        return self._run([self._program, *words], timeout_s, more_s, **more)
+
+    def _run(self, cmd: list[str], timeout_s: float, more_s: int = 0, **more: Callable[[], None]) -> str:
+        """`more_s`: seconds, of the clock and of the processor, beside what a small disk is given."""
+        limits = Limits(address_space=_ADDRESS_SPACE, cpu_s=_CPU_S + more_s)
         try:
-            return self._execute(cmd, timeout_s=timeout_s, limits=_LIMITS, **more)
+            return self._execute(cmd, timeout_s=timeout_s + more_s, limits=limits, umask=_OWNERS_ALONE, **more)
         except ProcessError as exc:
             full = os.strerror(errno.ENOSPC) in exc.stderr
             raise (DiskFullError if full else DiskError)(str(exc)) from exc
+
+
+def _refuse_strangers(path: Path, base: Path) -> None:
+    try:
+        strangers = set(qcow2.refers_to(path, path.name)) - {str(base)}
+    except ImageError as exc:
+        raise DiskError(f"{path}: {exc}") from exc
+    except OSError as exc:
+        raise _disk_error(exc, path) from exc
+    if strangers:
+        raise DiskError(f"{path}: refers to {', '.join(sorted(strangers)):.200}, and may refer to {base} alone")
 
 
 def remove_tree(path: Path) -> None:

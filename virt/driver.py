@@ -184,7 +184,10 @@ class LiveMigratable(ABC):
 
     @abstractmethod
     def compare_cpu(self, cpu_info: str) -> None:
-        """Succeed if a guest of a host with `cpu_info` (JSON of HostResources) can run here; else HypervisorError."""
+        """Succeed if a guest of a host with `cpu_info` (JSON of HostResources) can run here.
+
+        Raises IncompatibleCpuError when it cannot.
+        """
 
     @abstractmethod
     def pre_live_migration(self, spec: InstanceSpec) -> None:

@@ -38,6 +38,12 @@ class HypervisorError(VirtError):
     expected = False
 
 
+class IncompatibleCpuError(HypervisorError):
+    """A guest of another host's CPU cannot run on this one's; or what describes that CPU makes no sense."""
+
+    expected = True
+
+
 class HypervisorUnreachableError(HypervisorError):
     """No healthy connection: nothing is known about any guest."""
 

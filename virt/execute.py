@@ -36,10 +36,12 @@ def run(
     limits: Limits | None = None,
     guard: Callable[[], None] | None = None,
     stdin: str | None = None,
+    umask: int = -1,
 ) -> str:
     """Run `cmd` and return what it printed; it is dead on return, whatever happened.
 
     `stdin` is what it finds there; None: nothing. `guard` is called every half second and may end it by raising.
+    `umask` is what the files that it makes may not be; -1: as this process's.
     Raises ProcessError when it fails, is not installed or passes `timeout_s`.
     """
     words = [*(limits.prefix() if limits else []), *cmd]
@@ -47,7 +49,7 @@ def run(
         with _readable(stdin) as source:
             program = subprocess.Popen(
                 words, stdin=source, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace",
-                env={"LC_ALL": "C", "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
+                env={"LC_ALL": "C", "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}, umask=umask,
             )  # fmt: skip
     except OSError as exc:
         raise ProcessError(list(cmd), 127, str(exc)) from exc

@@ -18,13 +18,14 @@ _PROGRESS_S = 2.0
 
 
 def hand_over(source: Path, path: Path, progress: Progress) -> str:
-    """Move a file to `path`, across file systems if need be, readable by its owner alone; returns its sha256.
+    """Move a file to `path`, across file systems if need be, ours and readable by us alone; returns its sha256.
 
     `progress` may end it by raising; then, as on an error, nothing is at `path` and `source` is as it was. Raises
     DiskError, DiskFullError.
     """
     try:
         digest = _read(source, None, progress)
+        os.chown(source, os.geteuid(), os.getegid())  # it may have been the hypervisor's, who must not change it now
         source.chmod(0o600)
         try:
             source.replace(path)

@@ -6,9 +6,10 @@ import contextlib
 import stat
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from http.client import HTTPException, HTTPMessage
+from io import BufferedIOBase
 from pathlib import Path
 from typing import IO
 from urllib.parse import unquote, urlsplit
@@ -24,15 +25,23 @@ class Source:
     """An open image: `size` is what its server promised, None when it did not say."""
 
     image: ImageSpec
-    file: IO[bytes]
+    file: BufferedIOBase
     size: int | None
 
-    def read(self, length: int) -> bytes:
-        """The next bytes, none at the end. Raises ImageError."""
+    def read(self, length: int, guard: Callable[[], None] = lambda: None) -> bytes:
+        """The next `length` bytes, fewer at the end alone. Raises ImageError.
+
+        `guard` is called whenever some came, and may end it by raising: a server may send a byte now and then.
+        """
+        pieces = []
         try:
-            return self.file.read(length)
+            while length and (piece := self.file.read1(length)):
+                guard()
+                pieces.append(piece)
+                length -= len(piece)
         except (OSError, HTTPException) as exc:
             raise ImageError(f"image {self.image.name}: {self.image.location}: {exc}") from exc
+        return b"".join(pieces)
 
 
 @contextlib.contextmanager
@@ -43,7 +52,7 @@ def open_source(image: ImageSpec, images_path: Path) -> Iterator[Source]:
         yield Source(image, file, length)
 
 
-def _open(image: ImageSpec, images_path: Path) -> IO[bytes]:
+def _open(image: ImageSpec, images_path: Path) -> BufferedIOBase:
     try:
         parts = urlsplit(image.location)
     except ValueError as exc:
@@ -57,7 +66,7 @@ def _open(image: ImageSpec, images_path: Path) -> IO[bytes]:
     raise ImageError(f"image {image.name}: {image.location!r} is neither an absolute path nor a file or http(s) URL")
 
 
-def _open_file(image: ImageSpec, path: Path, images_path: Path) -> IO[bytes]:
+def _open_file(image: ImageSpec, path: Path, images_path: Path) -> BufferedIOBase:
     try:
         real = path.resolve(strict=True)
         if not real.is_relative_to(images_path.resolve()):
@@ -92,9 +101,9 @@ def _opener() -> urllib.request.OpenerDirector:
     return opener
 
 
-def _open_url(image: ImageSpec) -> IO[bytes]:
+def _open_url(image: ImageSpec) -> BufferedIOBase:
     try:
-        response: IO[bytes] = _opener().open(image.location, timeout=_SOCKET_TIMEOUT_S)
+        response: BufferedIOBase = _opener().open(image.location, timeout=_SOCKET_TIMEOUT_S)
     except ImageError as exc:
         raise ImageError(f"image {image.name}: {exc}") from exc
     except (urllib.error.URLError, OSError, ValueError) as exc:

@@ -14,6 +14,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import IO
 
@@ -140,7 +141,7 @@ class ImageCache:
         plain = image.disk_format in image_format.PLAIN_FORMATS
         limit, done = (self._max_plain_bytes if plain else self._max_bytes), 0
         digest = hashlib.sha256() if image.sha256 else None
-        while chunk := source.read(_CHUNK):
+        while chunk := source.read(_left(source, done), partial(guard, done)):
             done += len(chunk)
             if done > limit:
                 raise ImageError(f"image {image.name}: larger than {limit} bytes")
@@ -152,6 +153,11 @@ class ImageCache:
             raise ImageError(f"image {image.name}: {done} bytes came, {source.size or 'some'} were promised")
         target.truncate(done)
         return digest.hexdigest() if digest else None
+
+
+def _left(source: Source, done: int) -> int:
+    """How many bytes to read next: never more than were promised, for which a server would be waited for."""
+    return _CHUNK if source.size is None else min(_CHUNK, source.size - done)
 
 
 def _guard(image: ImageSpec, deadline: float, progress: Progress) -> Callable[[int], None]:

@@ -18,12 +18,13 @@ from virt.errors import ImageError
 
 _HEADER = struct.Struct(">4sIQIIQIIQQIIQ")  # version 2; version 3 goes on with its features
 _FEATURES = struct.Struct(">Q")
-_CORRUPT = 1 << 1
+_CORRUPT, _DATA_FILE = 1 << 1, 1 << 2
 _OFFSET = 0x00FF_FFFF_FFFF_FE00
 _COMPRESSED = 1 << 62
 _MOST_L1_BYTES = 32 * 1024**2  # QEMU's own limits
 _MOST_REFCOUNT_BYTES = 8 * 1024**2
 _CLUSTER_BITS = range(9, 22)
+_LONGEST_NAME = 1023
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +41,8 @@ class Header:
     refcount_clusters: int
     snapshots: int
     features: int
+    backing_offset: int
+    backing_length: int
 
     @property
     def cluster(self) -> int:
@@ -77,6 +80,16 @@ def refuse_unsound(path: Path, name: str) -> None:
         raise ImageError(f"image {name}: it is cut short: its tables are beyond its end")
 
 
+def refers_to(path: Path, name: str) -> list[str]:
+    """The files that a disk says it goes on in: what it is an overlay of, and what has its data. Raises ImageError."""
+    with path.open("rb") as file:
+        header = _read(file, name)
+        file.seek(header.backing_offset)
+        backing = file.read(min(header.backing_length, _LONGEST_NAME)) if header.backing_offset else b""
+    found = [backing.decode(errors="backslashreplace")] if backing else []
+    return found + (["a data file"] if header.features & _DATA_FILE else [])
+
+
 def refuse_cut_short(path: Path, name: str, guard: Callable[[], None]) -> None:
     """Raise ImageError when some of the image's clusters are not in the file. `guard` is called for each table."""
     held = path.stat().st_size
@@ -100,12 +113,14 @@ def _read(file: IO[bytes], name: str) -> Header:
     start = file.read(_HEADER.size + _FEATURES.size)
     if len(start) < _HEADER.size:
         raise ImageError(f"image {name}: it is cut short: it has no whole header")
-    (_magic, version, _backing, _length, bits, size, encryption, l1_size, l1_at, counts_at, counts, snapshots, _at) = (
+    (_magic, version, name_at, length, bits, size, encryption, l1_size, l1_at, counts_at, counts, snapshots, _at) = (
         _HEADER.unpack_from(start)
     )
     later = version > 2 and len(start) == _HEADER.size + _FEATURES.size
     features = _FEATURES.unpack_from(start, _HEADER.size)[0] if later else 0
-    return Header(version, bits, size, encryption, l1_size, l1_at, counts_at, counts, snapshots, features)
+    return Header(
+        version, bits, size, encryption, l1_size, l1_at, counts_at, counts, snapshots, features, name_at, length
+    )
 
 
 def _numbers(file: IO[bytes], offset: int, count: int) -> Iterator[int]:

@@ -285,14 +285,18 @@ class MariaDB:
 class LibvirtHost:
     """A libvirtd of its own below a folder; with `network` also a network namespace: a compute host by itself."""
 
-    def __init__(self, folder: Path, *, name: str = "", network: bool = False) -> None:
-        """Prepare the host; nothing runs yet. Without `network` its guests' taps are in the machine's namespace."""
+    def __init__(self, folder: Path, *, name: str = "", network: bool = False, unprivileged: bool = False) -> None:
+        """Prepare the host; nothing runs yet. Without `network` its guests' taps are in the machine's namespace.
+
+        unprivileged: QEMU runs as the package's own user, as on every Debian host, and not as root.
+        """
         require_root()
         for program in ("libvirtd", "virtlogd", "qemu-system-x86_64", "ip"):
             require_program(program)
-        self.folder, self.name = folder, name or f"h{secrets.token_hex(3)}"
+        self.folder, self.name, self.unprivileged = folder, name or f"h{secrets.token_hex(3)}", unprivileged
         self.socket = folder / "run/libvirt-sock"
-        arguments = [str(folder), "--name", self.name, *(["--net"] if network else [])]
+        options = [word for word, is_wanted in (("--net", network), ("--unprivileged", unprivileged)) if is_wanted]
+        arguments = [str(folder), "--name", self.name, *options]
         program = str(REPOSITORY / "bin/_libvirt-host")
         self._server = Server([program, *arguments], folder / "output", own_namespace=True)
 

@@ -1,7 +1,7 @@
 """The whole way, from the command line to packets and back to nothing: one guest, and what its operator does with it.
 
-The host has a network namespace of its own; its daemon runs there and serves a network by DHCP and nat. The tests are
-steps of one story, in order.
+The host has a network namespace of its own; its daemon runs there and serves a network by DHCP and nat. Its QEMU is
+nobody special, as on every Debian host. The tests are steps of one story, in order.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ class Lab:
 
 @pytest.fixture(scope="module")
 def lab(guest_image: GuestImage) -> Iterator[Lab]:
-    host_kind = functools.partial(LibvirtHost, name="packets", network=True)
+    host_kind = functools.partial(LibvirtHost, name="packets", network=True, unprivileged=True)
     with scratch_folder() as folder, places(1) as (outside,), running(host_kind) as host:
         _connect(host, outside)
         lab = Lab(host, outside, folder)
@@ -145,6 +145,12 @@ def test_a_guest_boots_with_a_config_drive_and_an_address_by_dhcp(lab: Lab) -> N
     eventually(lambda: {"GUEST-READY", told} <= set(lab.lines()), BOOT_S, "its marker and its address")
     assert f"CONFIG-DRIVE uuid={lab.one()['uuid']}" in lab.console()
     assert lab.one()["addresses"][0]["mac"] in (lab.folder / "networks/1/leases").read_text()
+
+
+def test_its_qemu_is_nobody_special_and_nobody_else_reads_its_disk(lab: Lab) -> None:
+    assert lab.host.run("sh", "-c", "stat -c %U /proc/$(cat /run/libvirt/qemu/*.pid)").strip() == "libvirt-qemu"
+    (disk,) = (lab.folder / "instances").glob("*/disk")
+    assert (disk.owner(), disk.stat().st_mode & 0o777) == ("libvirt-qemu", 0o600)
 
 
 def test_it_answers_ping_and_http_from_outside_on_both_protocols(lab: Lab) -> None:

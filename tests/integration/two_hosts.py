@@ -31,7 +31,8 @@ def hide(host: LibvirtHost, path: Path, behind: Path) -> None:
 
 @contextlib.contextmanager
 def second_host(first: LibvirtHost, name: str) -> Iterator[LibvirtHost]:
-    """Another host, joined with the first."""
-    with running(functools.partial(LibvirtHost, name=name, network=True)) as host:
+    """Another host of the same kind, joined with the first."""
+    kind = functools.partial(LibvirtHost, name=name, network=True, unprivileged=first.unprivileged)
+    with running(kind) as host:
         join(first, host)
         yield host

@@ -6,7 +6,7 @@ import json
 from contextlib import ExitStack
 from typing import Any
 
-from virt.errors import DiskError, GuestNotFoundError, GuestStateError, HypervisorError
+from virt.errors import DiskError, GuestNotFoundError, GuestStateError, HypervisorError, IncompatibleCpuError
 from virt.fake import build, devices, filters
 from virt.fake.build import Step
 from virt.fake.hypervisor import FakeHypervisor, sent
@@ -127,17 +127,17 @@ def cleanup(host: FakeHypervisor, spec: InstanceSpec) -> None:
 
 
 def compare_cpu(own: str, other: str) -> None:
-    """HypervisorError unless a guest of a host with CPU `other` can run on one with `own`."""
+    """IncompatibleCpuError unless a guest of a host with CPU `other` can run on one with `own`."""
     mine: dict[str, Any] = json.loads(own)
     try:
         theirs: dict[str, Any] = json.loads(other)
         features = set(theirs.get("features", ()))
     except (ValueError, AttributeError, TypeError) as exc:
-        raise HypervisorError(f"cannot compare CPUs: {other!r} describes none") from exc
+        raise IncompatibleCpuError(f"cannot compare CPUs: {other!r} describes none") from exc
     if theirs.get("arch") != mine["arch"]:
-        raise HypervisorError(f"CPU of arch {theirs.get('arch')} cannot be had on {mine['arch']}")
+        raise IncompatibleCpuError(f"CPU of arch {theirs.get('arch')} cannot be had on {mine['arch']}")
     if missing := features - set(mine["features"]):
-        raise HypervisorError(f"CPU lacks {', '.join(sorted(missing))}")
+        raise IncompatibleCpuError(f"CPU lacks {', '.join(sorted(missing))}")
 
 
 def _disk_info(host: FakeHypervisor, disks: dict[str, Disk]) -> str:

@@ -102,7 +102,8 @@ class Builder:
 
     def copy_root(self, name: str, path: Path, guard: Callable[[], None]) -> None:
         """The root disk of a guest that is off, with all that it is an overlay of, as a qcow2 at `path`."""
-        self._disks.flatten(self.layout(name).root, path, guard)
+        layout = self.layout(name)
+        self._disks.flatten(layout.root, layout.root_base, path, guard)
 
     def is_half_made(self, name: str) -> bool:
         """True when the guest of this name was being made when its maker died."""
@@ -161,5 +162,5 @@ def _make_directory(layout: Layout) -> None:
 
 
 def _disk_error(exc: OSError, path: Path) -> DiskError:
-    kind = DiskFullError if exc.errno == errno.ENOSPC else DiskError
+    kind = DiskFullError if exc.errno in {errno.ENOSPC, errno.EDQUOT} else DiskError
     return kind(f"{path}: {exc.strerror}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from oslo_config import cfg
 
+DISK_CACHES = ("", "none", "writethrough", "writeback", "directsync", "unsafe")
 TYPES = ("auto", "kvm", "qemu", "xen", "lxc", "uml")
 CPU_MODES = ("", "none", "host-model", "host-passthrough", "maximum", "custom")
 MACHINES = ("pc", "q35")
@@ -28,6 +29,9 @@ OPTS: list[cfg.Opt] = [
     cfg.StrOpt("libvirt_cpu_model", default="", help="Name of the CPU that guests see, for the mode custom."),
     cfg.StrOpt("libvirt_firmware", default="bios", choices=["bios", "uefi"],
                help="Firmware of guests; an image's property hw_firmware_type overrides it."),
+    cfg.StrOpt("libvirt_disk_cache", default="", choices=DISK_CACHES,
+               help="How the host caches guests' disks in files. Empty: QEMU's default (writeback). none: what a live "
+                    "migration on NFS needs. unsafe: a guest's disk does not outlive a crash of the host."),
     cfg.IntOpt("lxc_max_files", default=1_000_000, min=1,
                help="Files that the archive of a container's root may have."),
     cfg.FloatOpt("guest_agent_timeout", default=30.0, min=1.0,

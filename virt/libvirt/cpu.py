@@ -7,12 +7,12 @@ from typing import Any
 
 from lxml import etree
 
-from virt.errors import HypervisorError
+from virt.errors import IncompatibleCpuError
 from virt.libvirt import host as lv
 
 
 def compare(host: lv.Host, arch: str, other: str, *, emulated: bool) -> None:
-    """Raise HypervisorError unless guests made for a host with the CPU `other` (JSON) can run here.
+    """Raise IncompatibleCpuError unless guests made for a host with the CPU `other` (JSON) can run here.
 
     emulated: guests never see the real CPU, so only the architecture counts.
     """
@@ -21,11 +21,11 @@ def compare(host: lv.Host, arch: str, other: str, *, emulated: bool) -> None:
         their_arch = theirs.get("arch")
         cpu_xml = _xml(theirs)
     except (ValueError, AttributeError, TypeError) as exc:
-        raise HypervisorError(f"cannot compare CPUs: {other!r:.200} describes none") from exc
+        raise IncompatibleCpuError(f"cannot compare CPUs: {other!r:.200} describes none") from exc
     if their_arch != arch:
-        raise HypervisorError(f"a guest for {their_arch} cannot run here: this host is {arch}")
+        raise IncompatibleCpuError(f"a guest for {their_arch} cannot run here: this host is {arch}")
     if not emulated and not host.call("(cpu)", lambda connection: lv.can_run_guests_of(connection, cpu_xml)):
-        raise HypervisorError(f"this host's CPU lacks something that {theirs.get('model')} there has")
+        raise IncompatibleCpuError(f"this host's CPU lacks something that {theirs.get('model')} there has")
 
 
 def _xml(cpu: dict[str, Any]) -> str:

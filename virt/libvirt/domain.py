@@ -32,6 +32,9 @@ __all__ = ["Platform", "domain_for", "interface_for", "printable", "rescue_domai
 MACHINES = frozenset({"pc", "q35"})
 FIRMWARES = frozenset({"bios", "uefi"})
 _AGENT = "org.qemu.guest_agent.0"
+_ON_PORTS = frozenset({"virtio", "scsi"})  # a CD's SCSI controller is on one, too
+_ALWAYS_ON_PORTS = 3  # the agent's channel, the balloon, the source of randomness
+_FREE_PORTS = 8
 _PLAIN_UEFI = (FirmwareFeature(enabled="no", name="enrolled-keys"), FirmwareFeature(enabled="no", name="secure-boot"))
 
 
@@ -43,6 +46,7 @@ def domain_for(spec: InstanceSpec, layout: Layout, platform: Platform) -> Domain
 def machine_for(spec: InstanceSpec, layout: Layout, platform: Platform) -> Domain:
     """A machine that QEMU makes, with KVM or without."""
     has_uefi = _has_uefi(spec, platform)
+    disks = (*_own_and_volumes(spec, layout, platform), *_config_drive(spec, layout, platform))
     return Domain(
         type=platform.type,
         name=spec.name,
@@ -62,8 +66,8 @@ def machine_for(spec: InstanceSpec, layout: Layout, platform: Platform) -> Domai
         cpu=cpu_for(platform),
         clock=clock_for(spec),
         emulator=platform.emulator,
-        disks=(*_own_and_volumes(spec, layout, platform), *_config_drive(spec, layout, platform)),
-        controllers=_controllers(spec, platform),
+        disks=disks,
+        controllers=(*_controllers(spec, platform), *_ports(spec, platform, disks)),
         interfaces=tuple(interface_for(vif) for vif in spec.vifs),
         serial=Serial(log_file=str(layout.console_log), log_append="on"),
         channels=(Channel(name=_AGENT),),
@@ -141,3 +145,15 @@ def _controllers(spec: InstanceSpec, platform: Platform) -> tuple[Controller, ..
     if platform.has_config_drive(spec) and _cd_bus(spec, platform) == "scsi":
         return (usb, Controller(type="scsi", model="virtio-scsi"))
     return (usb,)
+
+
+def _ports(spec: InstanceSpec, platform: Platform, disks: tuple[Disk, ...]) -> tuple[Controller, ...]:
+    """What q35 plugs PCI devices into: a port for each that is there, and some for those that come while it runs.
+
+    By itself libvirt leaves a single one free.
+    """
+    if _machine(spec, platform) != "q35":
+        return ()
+    taken = sum(disk.bus in _ON_PORTS for disk in disks) + len(spec.vifs) + _ALWAYS_ON_PORTS
+    port = Controller(type="pci", model="pcie-root-port")
+    return (Controller(type="pci", model="pcie-root"), *(port,) * (taken + _FREE_PORTS))

@@ -19,6 +19,7 @@ from virt.spec import GuestFact, GuestInfo, InstanceSpec
 Result = TypeVar("Result")
 
 _SLOW_S = 120.0
+_MEMORY_S, _SLOWEST_MB_S = 600.0, 50  # a guest's memory is written to disk, or read from it, at this pace at least
 _SETTLE_S = 5.0
 _PMSUSPENDED = 7
 
@@ -54,10 +55,12 @@ class Domains:
         ]
 
     def get_info(self, name: str) -> GuestInfo:
-        """Facts about one guest."""
+        """Facts about one guest of ours. Raises GuestNotFoundError, also for somebody else's of this name."""
 
         def work(connection: lv.Connection) -> GuestInfo:
             domain = connection.lookupByName(name)
+            if not self.is_ours(domain):
+                raise GuestNotFoundError(f"guest {name}: the hypervisor knows only somebody else's of this name")
             state, max_mem_kb, mem_kb, num_cpu, cpu_time_ns = domain.info()
             return GuestInfo(
                 power=power_of(state, saved=_is_saved(domain)), max_mem_kb=max_mem_kb, mem_kb=mem_kb,
@@ -129,7 +132,7 @@ class Domains:
 
     def start_saved(self, spec: InstanceSpec) -> None:
         """Go on from saved memory. Raises GuestNotFoundError."""
-        self._host.call(spec.name, lambda connection: self._own(connection, spec).create(), _SLOW_S)
+        self._host.call(spec.name, lambda connection: self._own(connection, spec).create(), memory_s(spec))
 
     def ask_to_shut_down(self, spec: InstanceSpec) -> None:
         """Press the guest's power button. Raises GuestNotFoundError."""
@@ -186,9 +189,9 @@ class Domains:
         """Let the CPUs go on."""
         self._host.call(spec.name, lambda connection: self._own(connection, spec).resume())
 
-    def save(self, spec: InstanceSpec, timeout_s: float) -> None:
+    def save(self, spec: InstanceSpec) -> None:
         """Write memory to libvirt's own directory and stop."""
-        self._host.call(spec.name, lambda connection: self._own(connection, spec).managedSave(0), timeout_s)
+        self._host.call(spec.name, lambda connection: self._own(connection, spec).managedSave(0), memory_s(spec))
 
     def remove(self, spec: InstanceSpec) -> None:
         """Stop and undefine the guest, with all that libvirt keeps of it; succeed if it is gone.
@@ -248,6 +251,11 @@ class Domains:
     def _is_ours(self, domain: lv.Domain) -> bool:
         stamp = Stamp.read(lv.metadata_of(domain, NAMESPACE))
         return stamp is not None and stamp.cluster == self._cluster and stamp.uuid == domain.UUIDString()
+
+
+def memory_s(spec: InstanceSpec) -> float:
+    """How many seconds saving the guest's memory may take, or going on from it."""
+    return _MEMORY_S + spec.memory_mb / _SLOWEST_MB_S
 
 
 def _stop_lane(spec: InstanceSpec) -> str:

@@ -21,7 +21,8 @@ class Files:
 
     def stray(self, known: Collection[str]) -> list[str]:
         """Names of guests that have a directory, and are neither `known` nor in libvirt."""
-        folders = [path.name for path in self._builder.instances_path.iterdir() if path.is_dir()]
+        paths = [path for path in self._builder.instances_path.iterdir() if Layout.is_name(path.name)]
+        folders = [path.name for path in paths if path.is_dir()]
         unknown = {name.removesuffix(Layout.KEPT) for name in folders if name != CACHE} - set(known)
         if not unknown:
             return []

@@ -24,9 +24,14 @@ class Layout:
     @classmethod
     def of(cls, instances_path: Path, name: str) -> Layout:
         """The directory of the guest called `name`; DiskError for a name that is not one plain path component."""
-        if not _NAME.fullmatch(name):
+        if not cls.is_name(name):
             raise DiskError(f"{name!r} cannot be a guest's directory")
         return cls(instances_path / name)
+
+    @staticmethod
+    def is_name(name: str) -> bool:
+        """True when a guest can be called so; `lost+found` and `.snapshot` of a file system cannot."""
+        return _NAME.fullmatch(name) is not None
 
     @property
     def rescue(self) -> Layout:

@@ -14,7 +14,6 @@ LOG = logging.getLogger(__name__)
 
 _POLL_S = 0.2
 _ASK_AGAIN_S = 5.0
-_SAVE_S = 600.0
 RUNS = {Power.RUNNING, Power.BLOCKED}
 _OFF = {Power.SHUTOFF, Power.SUSPENDED, Power.CRASHED}
 
@@ -83,7 +82,7 @@ def suspend(domains: Domains, spec: InstanceSpec) -> None:
     power = domains.power(spec)
     if power is not Power.SUSPENDED:
         _demand(spec, power, RUNS | {Power.PAUSED}, "suspended")
-        domains.save(spec, _SAVE_S)
+        domains.save(spec)
 
 
 def resume(domains: Domains, spec: InstanceSpec) -> None:

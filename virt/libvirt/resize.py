@@ -103,7 +103,7 @@ class Resizer:
                 progress("copying disk")
                 part = _outgoing(layout).with_suffix(".part")
                 remove_file(part)
-                self._disks.flatten(layout.root, part, lambda: progress("copying disk"))
+                self._disks.flatten(layout.root, layout.root_base, part, lambda: progress("copying disk"))
                 part.replace(_outgoing(layout))
             layout.directory.rename(kept.directory)
         elif layout.directory.exists():

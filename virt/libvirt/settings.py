@@ -41,6 +41,7 @@ def platform_of(conf: ConfigOpts) -> Platform:
         cpu_mode=conf.libvirt_cpu_mode or None,
         cpu_model=conf.libvirt_cpu_model or None,
         firmware=conf.libvirt_firmware,
+        disk_cache=conf.libvirt_disk_cache or None,
         vnc_listen=_loopback(conf.vncserver_host) if conf.vnc_enabled else None,
         vnc_keymap=conf.vnc_keymap,
         force_config_drive=conf.force_config_drive,

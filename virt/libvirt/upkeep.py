@@ -1,32 +1,28 @@
-"""The part of the driver that looks after the host: events, counters, image cache, left-over files."""
+"""The part of the driver that looks after the host: events, image cache, left-over files."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from virt.driver import AuditsFiles, CachesImages, EmitsEvents, ReportsUsage, Told
+from virt.driver import AuditsFiles, CachesImages, EmitsEvents, Told
 from virt.libvirt.build import Builder
 from virt.libvirt.domains import Domains
 from virt.libvirt.events import Watch
 from virt.libvirt.files import Files
 from virt.libvirt.host import Host
-from virt.libvirt.usage import Usage
-from virt.spec import GuestUsage, InstanceSpec
+from virt.spec import InstanceSpec
 
 
-class Upkeep(ReportsUsage, EmitsEvents, CachesImages, AuditsFiles):
-    """A base of LibvirtDriver."""
+class Upkeep(EmitsEvents, CachesImages, AuditsFiles):
+    """A base of the drivers."""
 
     _builder: Builder
 
     def _look_after(self, host: Host, domains: Domains, builder: Builder) -> None:
-        self._watch, self._usage, self._files = Watch(host), Usage(host, domains), Files(builder, domains)
+        self._watch, self._files = Watch(host), Files(builder, domains)
 
     def watch(self, told: Told) -> None:
         self._watch.renew(told)
-
-    def usage(self) -> Sequence[GuestUsage]:
-        return self._usage.read()
 
     def evict_images(self, unused_for_s: float) -> Sequence[str]:
         return self._builder.images.evict(unused_for_s)
@@ -42,4 +38,3 @@ class Upkeep(ReportsUsage, EmitsEvents, CachesImages, AuditsFiles):
 
     def _look_away(self) -> None:
         self._watch.close()
-        self._usage.close()

@@ -35,6 +35,11 @@ class NetworkMode:
         return self.manager != FLAT
 
     @property
+    def routes(self) -> bool:
+        """True when hosts are the gateways of networks: what they route gets to guests without coming by a port."""
+        return self.serves and self.routing != "none"
+
+    @property
     def demands_vlan(self) -> bool:
         """True when every network needs a VLAN."""
         return self.manager == VLAN

@@ -30,7 +30,7 @@ class LxcWorld(World):
         from virt.images import ImageCache
         from virt.libvirt.domain import Platform
         from virt.libvirt.host import Host
-        from virt.libvirt.lxc import ContainerHost, LxcDriver
+        from virt.libvirt.lxc import LxcDriver
         from virt.libvirt.lxc_build import ContainerBuilder
         from virt.network.bridges import Bridges
         from virt.network.networks import Networks
@@ -40,13 +40,11 @@ class LxcWorld(World):
         self.instances = server.folder / "state/instances"
         self._host = Host(server.lxc_uri)
         self.driver = LxcDriver(
-            ContainerHost(
-                self._host,
-                Platform(type="lxc", arch="", cluster="conformance"),
-                ContainerBuilder(self.instances, ImageCache(self.instances / "_base", server.folder), Disks()),
-                networks=Networks(Bridges(netns=f"/proc/{server.pid}/ns/net"), server.folder / "networks"),
-                firewall=NoopFirewall(),
-            )
+            self._host,
+            Platform(type="lxc", arch="", cluster="conformance"),
+            ContainerBuilder(self.instances, ImageCache(self.instances / "_base", server.folder), Disks()),
+            networks=Networks(Bridges(netns=f"/proc/{server.pid}/ns/net"), server.folder / "networks"),
+            firewall=NoopFirewall(),
         )
         self.driver.init_host(self.this_host)
 

@@ -23,7 +23,10 @@ def build() -> Iterator[World]:
     for program in ("busybox", "mkfs.ext4", "qemu-ga", "qemu-img"):
         require_program(program)
     subprocess.run([REPOSITORY / "etc/guest/build", GUEST], check=True, capture_output=True, timeout=300)
-    with running(functools.partial(LibvirtHost, name="conformance", network=True)) as server, ExitStack() as stack:
+    with (
+        running(functools.partial(LibvirtHost, name="conformance", network=True, unprivileged=True)) as server,
+        ExitStack() as stack,
+    ):
         world = QemuWorld(server, stack)
         yield world
         world.driver.close()

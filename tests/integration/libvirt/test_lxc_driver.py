@@ -112,7 +112,7 @@ def test_what_only_machines_have_is_refused_before_anything_is_made(driver, box,
 
 def test_an_archive_that_is_too_large_for_the_flavor_leaves_nothing(driver, box, conf, tmp_path):
     spec = box(extra={"big": bytes(1024**2)})
-    driver._host.limit(max_gb=0, max_files=10)
+    driver.limit(max_gb=0, max_files=10)
     with pytest.raises(ImageError, match="more than 10 files"):
         driver.spawn(spec)
     assert not (Path(conf.instances_path) / spec.name).exists()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.integration.libvirt.inside import run_inside
+from tests.integration.processes import wait_until
 from virt.errors import DriverTimeoutError, HypervisorError, HypervisorUnreachableError
 from virt.power_state import Power
 
@@ -166,7 +168,29 @@ def test_what_a_guest_does_not_stop_printing_does_not_fill_the_host(driver, gues
 
 @pytest.fixture
 def _patience(conf):
-    conf.set_override("libvirt_call_timeout", 1.5)
+    for option in ("libvirt_call_timeout", "libvirt_connect_timeout"):
+        conf.set_override(option, 1.5)
+
+
+def answers(driver):
+    with contextlib.suppress(DriverTimeoutError, HypervisorUnreachableError):
+        return driver.list_guests() == []
+    return False
+
+
+@pytest.mark.usefixtures("_patience")
+def test_a_libvirtd_that_hangs_is_no_empty_host_and_is_found_again(driver, libvirt_host):
+    pid = libvirt_host.run("cat", "/run/libvirt/libvirtd.pid").strip()
+    libvirt_host.run("kill", "-STOP", pid)
+    try:
+        for ask in (driver.list_guests, driver.host_resources, driver.list_guests):
+            started = time.monotonic()
+            with pytest.raises((DriverTimeoutError, HypervisorUnreachableError)):
+                ask()
+            assert time.monotonic() - started < 4
+    finally:
+        libvirt_host.run("kill", "-CONT", pid)
+    wait_until(lambda: answers(driver), 3, "libvirtd answers again")
 
 
 @pytest.mark.usefixtures("_patience")

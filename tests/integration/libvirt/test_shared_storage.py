@@ -64,7 +64,7 @@ class Both:
 @pytest.fixture(scope="module")
 def both() -> Iterator[Both]:
     with (
-        running(functools.partial(LibvirtHost, name="one", network=True)) as one,
+        running(functools.partial(LibvirtHost, name="one", network=True, unprivileged=True)) as one,
         second_host(one, "other") as other,
         scratch_folder() as folder,
     ):

@@ -16,7 +16,7 @@ from virt.firewall.noop import NoopFirewall
 from virt.images import ImageCache
 from virt.libvirt.build import Builder
 from virt.libvirt.domains import Domains
-from virt.libvirt.lxc import ContainerHost
+from virt.libvirt.lxc import LxcDriver
 from virt.libvirt.lxc_build import ContainerBuilder
 from virt.libvirt.volumes import Volumes
 from virt.network.bridges import Bridges
@@ -43,8 +43,8 @@ MACHINE = [(disk.Disks, "create_overlay"), (disk.Disks, "create_empty"), (disk.D
 CONTAINER = [
     (rootfs, "unpack"),
     (ContainerBuilder, "keep_console"),
-    (ContainerHost, "keep_console"),
-    (ContainerHost, "check_running"),
+    (LxcDriver, "_keep_console"),
+    (LxcDriver, "_check_running"),
 ]
 
 

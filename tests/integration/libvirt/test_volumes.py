@@ -13,7 +13,7 @@ import pytest
 from tests.builders import a_volume
 from tests.integration.libvirt.inside import disk_with, first_sector, read_marker, write_marker
 from tests.integration.libvirt.volume_servers import iscsi, nbd
-from tests.integration.processes import free_port
+from tests.integration.processes import free_port, wait_until
 from virt.errors import VirtError, VolumeError
 from virt.libvirt.driver import LibvirtDriver
 from virt.power_state import Power
@@ -94,6 +94,18 @@ def test_a_volume_behind_a_login_is_there_after_a_reboot(booted, disk):
     assert secrets(booted) == 0
 
 
+def test_a_guest_with_a_login_goes_on_from_memory_after_libvirt_forgot_it(booted, disk):
+    with iscsi(disk, LOGIN) as target:
+        volume = at("iscsi", target.source, CHAP)
+        keeps_what_is_written(booted, volume, disk)
+        booted.driver.suspend(booted.spec)
+        booted.host.restart_libvirtd()
+        assert secrets(booted) == 0
+        booted.driver.resume(dataclasses.replace(booted.spec, volumes=(volume,)))
+        assert read_marker(booted.driver, booted.spec, volume.serial) == f"from-{volume.serial}"
+        assert is_gone(booted, volume)
+
+
 def test_a_login_is_seen_nowhere_and_a_wrong_one_leaves_nothing(booted, disk, caplog):
     caplog.set_level("DEBUG")
     with iscsi(disk, LOGIN) as target:
@@ -108,6 +120,22 @@ def test_a_login_is_seen_nowhere_and_a_wrong_one_leaves_nothing(booted, disk, ca
     seen += "".join(path.read_text(errors="replace") for path in booted.host.folder.glob("log/**/*.log"))
     assert "qemu-system-x86_64" in seen
     assert [secret in seen for secret in (LOGIN[1], "another-secret")] == [False, False]
+
+
+def test_what_one_guest_wrote_another_reads_and_answers_and_the_first_reads_the_answer(booted, disk):
+    volume, other = at("file", disk), booted.guests.with_kernel()
+    keeps_what_is_written(booted, volume, disk)
+    assert is_gone(booted, volume)
+    booted.driver.spawn(dataclasses.replace(other, volumes=(volume,)))
+    booted.guests.wait_for(other, "GUEST-READY")
+    assert read_marker(booted.driver, other, volume.serial) == f"from-{volume.serial}"
+    write_marker(booted.driver, other, volume.serial, "answered")
+    booted.driver.detach_volume(other, volume)
+    booted.driver.attach_volume(booted.spec, volume)
+    wait_until(lambda: disk_with(booted.driver, booted.spec, volume.serial), 10, "the volume is back")
+    assert read_marker(booted.driver, booted.spec, volume.serial) == "answered"
+    assert is_gone(booted, volume)
+    booted.driver.destroy(other)
 
 
 def test_a_guest_that_is_deleted_takes_its_secrets_along(booted, disk):
@@ -222,6 +250,17 @@ def test_an_attachment_that_a_crash_left_half_done_is_completed(booted, disk):
     booted.driver.attach_volume(booted.spec, volume)
     assert booted.count(volume.serial) == 2
     assert is_gone(booted, volume)
+
+
+def test_a_q35_guest_takes_eight_volumes_while_it_runs(booted, tmp_path):
+    plain = booted.guests.with_kernel()
+    spec = dataclasses.replace(plain, image=dataclasses.replace(plain.image, properties={"hw_machine_type": "q35"}))
+    booted.driver.spawn(spec)
+    for letter in "bcdefghi":
+        (tmp_path / letter).write_bytes(bytes(MIB))
+        booted.driver.attach_volume(spec, at("file", tmp_path / letter, device=f"/dev/vd{letter}"))
+    assert booted.host.run("virsh", "domblklist", spec.name).count(str(tmp_path)) == 8
+    booted.driver.destroy(spec)
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.unit.virt.test_image_format import with_backing_file, with_data_file
 from virt.disk import Disks, remove_tree
 from virt.errors import DiskError, DiskFullError, ProcessError
 
@@ -58,6 +59,37 @@ def test_a_swap_disk_has_its_signature(tmp_path):
     assert (tmp_path / "disk").read_bytes()[4086:4096] == b"SWAPSPACE2"
 
 
+@pytest.mark.parametrize("make", ["create_overlay", "copy"])
+def test_a_root_disk_is_its_owners_alone(tmp_path, base, make):
+    disk = tmp_path / "disk"
+    if make == "create_overlay":
+        Disks().create_overlay(disk, base, "raw", MIB)
+    else:
+        Disks().copy(base, "raw", disk, MIB)
+    Disks().flatten(disk, base, tmp_path / "flat", lambda: None)
+    assert [path.stat().st_mode & 0o777 for path in (disk, tmp_path / "flat")] == [0o600, 0o600]
+
+
+@pytest.mark.parametrize("make", [with_backing_file, with_data_file])
+def test_a_disk_whose_header_was_changed_is_not_followed(tmp_path, base, make):
+    with pytest.raises(DiskError, match=r"refers to .*, and may refer to .*a,base alone"):
+        Disks().flatten(make(tmp_path / "disk"), base, tmp_path / "flat", lambda: None)
+    assert not (tmp_path / "flat").exists()
+
+
+def test_a_large_disk_is_given_more_time_to_copy(tmp_path, base):
+    given = {}
+
+    def execute(cmd, *, timeout_s, limits, **_options):
+        given[cmd[1]] = (timeout_s, limits.cpu_s)
+        return json.dumps({"virtual-size": 1024**4})
+
+    Disks().create_overlay(tmp_path / "disk", base, "raw", MIB)
+    Disks(execute).flatten(tmp_path / "disk", base, tmp_path / "copy", lambda: None)
+    slow_s = 1024**4 // (50 * MIB)
+    assert given == {"info": (60, 300), "convert": (3600 + slow_s, 300 + slow_s)}
+
+
 def test_an_existing_file_is_not_overwritten(tmp_path, base):
     with pytest.raises(DiskError):
         Disks().create_empty(base, MIB)
@@ -79,12 +111,13 @@ def test_a_failure_carries_the_programs_words(tmp_path):
 def test_every_qemu_img_names_a_format_and_has_limits_and_a_deadline(tmp_path, base):
     calls = []
 
-    def execute(cmd, *, timeout_s, limits):
+    def execute(cmd, *, timeout_s, limits, umask):
         calls.append(cmd)
         assert "-f" in cmd
         assert timeout_s > 0
         assert limits.address_space
         assert limits.cpu_s
+        assert umask == 0o077
         return '{"virtual-size": 0}'
 
     disks = Disks(execute)

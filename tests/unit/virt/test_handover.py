@@ -55,6 +55,13 @@ def test_a_file_is_moved(source, target):
     arrives(source, target)
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+def test_a_file_that_the_hypervisor_made_is_ours_afterwards(source, target):
+    os.chown(source, 64055, 64055)
+    hand_over(source, target, no_progress)
+    assert (target.stat().st_uid, target.stat().st_gid) == (0, 0)
+
+
 @pytest.mark.usefixtures("other_file_system")
 def test_a_file_is_moved_to_another_file_system(source, target):
     target.with_name("file.part").write_bytes(b"of an earlier attempt")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import http.server
 import multiprocessing
@@ -45,8 +46,17 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         if self.path == "/slow":
             time.sleep(0.5)
-        if not target:
+        if self.path == "/drips":
+            self.drip()
+        elif not target:
             self.wfile.write(CONTENT)
+
+    def drip(self):
+        """Send a byte now and then, for as long as somebody takes them."""
+        with contextlib.suppress(OSError):
+            while True:
+                self.wfile.write(b"x")
+                time.sleep(0.02)
 
     def log_message(self, *_args):
         """Say nothing."""
@@ -163,10 +173,12 @@ def test_an_image_too_large_is_refused_while_it_comes(cache, images, tmp_path):
         cache.provide(an_image(location=str(images / "root"), disk_format="aki"), tmp_path / "link")
 
 
-def test_fetching_has_a_deadline(images, url, tmp_path):
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("path", ["slow", "drips"])
+def test_fetching_has_a_deadline(images, url, tmp_path, path):
     cache = ImageCache(tmp_path / "_base", images, timeout_s=0.1)
     with pytest.raises(ImageError, match="deadline"):
-        cache.provide(an_image(location=f"{url}/slow"), tmp_path / "link")
+        cache.provide(an_image(location=f"{url}/{path}"), tmp_path / "link")
 
 
 @pytest.mark.parametrize("image", [{"sha256": "../../etc/passwd"}, {"disk_format": "../x"}, {"sha256": "g" * 64}])

@@ -8,7 +8,7 @@ import logging
 import pytest
 from oslo_config import cfg
 
-from tests.builders import a_vif, an_image
+from tests.builders import a_guest, a_vif, a_volume, an_image
 from tests.conformance.targets.libvirt_test import NoBridges
 from virt import configdrive
 from virt.connection import get_connection
@@ -17,10 +17,12 @@ from virt.errors import (
     DiskError,
     DriverConfigError,
     GuestExistsError,
+    GuestNotFoundError,
     GuestStateError,
     ImageError,
     NetworkError,
     VirtError,
+    VolumeError,
 )
 from virt.firewall.noop import NoopFirewall
 from virt.images import ImageCache
@@ -142,6 +144,13 @@ def test_a_foreign_guest_of_that_name_is_neither_replaced_nor_destroyed(world):
         world.driver.spawn(spec)
     world.driver.destroy(spec)
     assert world.leftovers(spec) == ["domain"]
+
+
+def test_a_foreign_guest_of_that_name_is_no_fact_about_ours(world):
+    name = world.make_foreign_guest()
+    world.connection.lookupByName(name).create()
+    with pytest.raises(GuestNotFoundError, match="somebody else's of this name"):
+        world.driver.get_info(name)
 
 
 def test_a_foreign_guest_of_that_uuid_is_neither_replaced_nor_destroyed(world):
@@ -287,6 +296,29 @@ def test_a_guest_that_goes_on_from_memory_keeps_its_config_drive(world):
     assert drive(world, spec).read_bytes() == configdrive.image(spec)
 
 
+@pytest.mark.parametrize("verb", ["resume", "power_on"])
+def test_a_guest_does_not_go_on_from_memory_without_its_volume(world, verb):
+    spec = world.make_guest()
+    world.driver.spawn(spec)
+    world.driver.suspend(spec)
+    volume = a_volume(connection={"protocol": "file", "source": "/nowhere"})
+    with pytest.raises(VolumeError, match="/nowhere: No such file"):
+        getattr(world.driver, verb)(dataclasses.replace(spec, volumes=(volume,)))
+    assert world.driver.get_info(spec.name).power is Power.SUSPENDED
+
+
+def test_a_guest_with_much_memory_is_given_the_time_to_save_it():
+    given = []
+
+    class Libvirt:
+        def call(self, _lane, _work, timeout_s):
+            given.append(timeout_s)
+
+    for act in (Domains(Libvirt(), "ours").save, Domains(Libvirt(), "ours").start_saved):
+        act(a_guest(memory_mb=512 * 1024))
+    assert given == [600 + 512 * 1024 / 50] * 2
+
+
 def test_a_guest_with_nothing_to_read_has_no_config_drive_where_they_are_not_forced(world):
     world.driver._platform = dataclasses.replace(world.driver._platform, force_config_drive=False)
     spec = world.make_guest(metadata={"a": "b"})
@@ -326,3 +358,9 @@ def test_a_config_drive_is_not_counted_among_the_disks(world):
     spec = world.make_guest()
     world.driver.spawn(spec)
     assert world.driver.list_disks(spec.name) == ["vda"]
+
+
+def test_what_a_file_system_keeps_for_itself_is_nobodys_file(world):
+    for name in ("lost+found", ".snapshot"):
+        (world.instances / name).mkdir()
+    assert world.driver.stray_files([]) == []

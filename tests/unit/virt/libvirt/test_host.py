@@ -38,6 +38,12 @@ class FakeConnection:
             self.release.wait()
         return self
 
+    def UUIDString(self):  # noqa: N802 - libvirt's name
+        return "u"
+
+    def metadata(self, _kind, _namespace):
+        return '<instance cluster="c" uuid="u" name="vm" project="p" epoch="1"/>'
+
     def info(self):
         return [1, 1024, 1024, 1, 0]
 

@@ -22,6 +22,7 @@ from virt.libvirt.driver import LibvirtDriver
 from virt.libvirt.guest_type import check_type, uri_of
 from virt.libvirt.lxc import LxcDriver
 from virt.libvirt.parts import cpu_for
+from virt.libvirt.settings import platform_of
 
 
 @pytest.fixture
@@ -57,6 +58,13 @@ def test_a_cpu_model_goes_with_the_mode_custom_alone(conf, mode, model):
     conf.set_override("libvirt_cpu_model", model)
     with pytest.raises(DriverConfigError, match=r"libvirt_cpu_model = .*custom"):
         get_connection(conf)
+
+
+@pytest.mark.parametrize(("asked", "cache"), [("", None), ("none", "none")])
+def test_a_flag_says_how_the_host_caches_disks(conf, asked, cache):
+    conf.set_override("libvirt_disk_cache", asked)
+    (root, *_) = document(dataclasses.replace(platform_of(conf), type="qemu", arch="x86_64")).disks
+    assert root.cache == cache
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,7 @@ def test_a_guest_that_is_off_is_copied_whole(world, guest, tmp_path):
 
 @pytest.mark.parametrize("error", [DiskFullError("full"), KeyboardInterrupt()])
 def test_a_copy_that_fails_leaves_nothing(world, guest, tmp_path, monkeypatch, error):
-    def fail(_disks, _source, path, _guard):
+    def fail(_disks, _source, _base, path, _guard):
         path.write_bytes(b"half")
         raise error
 
