@@ -25,7 +25,8 @@ from virt.firewall.conf import OPTS as FIREWALL_OPTS
 from virt.libvirt.conf import OPTS as LIBVIRT_OPTS
 from virt.xenapi.conf import OPTS as XENAPI_OPTS
 
-_LOCATION = r" from LocationInfo\([^)]*\)"
+_LOCATION = r" from LocationInfo\(.*?detail='(?P<file>[^']*)'\)"
+_FILES = ("--config-file", "--config-dir")
 SEARCH = ("/etc/micronova/micronova.conf", ".state/micronova.conf")
 
 
@@ -59,7 +60,11 @@ SERVICE_OPTS = [
         default=True,
         help="Look at a guest at once when its hypervisor says that something happened to it, not at the next sync.",
     ),
-    cfg.StrOpt("metrics_listen", help="HOST:PORT at which Prometheus may fetch metrics; not set: nowhere."),
+    cfg.StrOpt(
+        "metrics_listen",
+        help="HOST:PORT at which Prometheus may fetch metrics; not set: nowhere. There is no password: use loopback, "
+        "or an address that guests and strangers do not reach.",
+    ),
     cfg.FloatOpt("redrive_interval", default=10, min=0.1, help="Seconds between looks for orders nobody rang for."),
     cfg.FloatOpt("service_down_time", default=60, min=1, help="A host silent for that many seconds is down."),
     cfg.FloatOpt("graceful_stop_timeout", default=60, min=0, help="Seconds a stopping daemon lets operations finish."),
@@ -177,13 +182,14 @@ def load(
 
     Raises ConfigError naming the file or the option.
     """
-    conf = cfg.ConfigOpts()
+    conf = _Options()
     conf.register_cli_opts(OPTS) if args else conf.register_opts(OPTS)
     files = list(config_files) or [_trusted(name) for name in SEARCH if Path(name).is_file()][:1]
+    named, rest = _apart(args)
     usage = "%(prog)s [--config-file FILE]... [--OPTION VALUE]...  (--help lists the options)"
     try:
         conf(
-            list(args),
+            [*named, *rest],  # so that what it says itself outranks a file, wherever that is named
             project="micronova",
             prog=prog,
             usage=usage,
@@ -196,9 +202,32 @@ def load(
             getattr(conf, opt.dest)
     except cfg.ConfigFilesNotFoundError as exc:
         raise ConfigError(f"configuration file {', '.join(exc.config_files)} does not exist") from exc
+    except UnicodeDecodeError as exc:
+        raise ConfigError(f"configuration: {' '.join(named or files)}: not UTF-8 text") from exc
     except (cfg.Error, ValueError) as exc:
-        raise ConfigError(f"configuration: {re.sub(_LOCATION, '', str(exc))}") from exc
+        told = re.sub(_LOCATION, r" in \g<file>", str(exc))
+        raise ConfigError(f"configuration: {told}") from exc
     return conf
+
+
+class _Options(cfg.ConfigOpts):
+    """Options whose wrong values are told by `load`, which knows their file; oslo's own look prints and exits."""
+
+    def _validate_cli_options(self, namespace: object) -> None:
+        """Nothing: `load` looks at every one."""
+
+
+def _apart(args: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The files and folders that a command line names, and the rest of it."""
+    files: list[str] = []
+    rest: list[str] = []
+    left = iter(args)
+    for arg in left:
+        if arg in _FILES:
+            files += [f"{arg}={value}" for value in [next(left, None)] if value is not None] or [arg]
+        else:
+            (files if arg.startswith(tuple(f"{name}=" for name in _FILES)) else rest).append(arg)
+    return files, rest
 
 
 def _trusted(name: str) -> str:

@@ -9,6 +9,7 @@ from oslo_config.cfg import ConfigOpts
 from oslo_utils.strutils import mask_password
 
 FORMAT = "%(asctime)s.%(msecs)03d %(process)d %(levelname)s %(name)s %(message)s"
+SYSLOG = "/dev/log"
 
 
 class Masked(logging.Formatter):
@@ -23,7 +24,7 @@ def set_up(conf: ConfigOpts) -> None:
     """Point the root logger where the flags logfile, use_syslog, verbose and default_log_levels say."""
     handlers: list[logging.Handler] = [logging.FileHandler(conf.logfile) if conf.logfile else logging.StreamHandler()]
     if conf.use_syslog:
-        handlers.append(logging.handlers.SysLogHandler(address="/dev/log"))
+        handlers.append(logging.handlers.SysLogHandler(address=SYSLOG))
     for handler in handlers:
         handler.setFormatter(Masked(FORMAT, "%Y-%m-%d %H:%M:%S"))
     logging.basicConfig(level=logging.DEBUG if conf.verbose else logging.INFO, handlers=handlers, force=True)

@@ -56,7 +56,7 @@ class ComputeManager:
     def terminate_instance(self, context: RequestContext, instance_id: int, action_id: int | None = None) -> None:
         """End an instance, whatever runs on it."""
         with self._tasks.claim(context, instance_id, Task.DELETING, action_id) as work:
-            lifecycle.terminate(work, self._host.maker)
+            lifecycle.terminate(work, self._host.maker, self._settings.service_down_time)
 
     @exposed
     def reboot_instance(

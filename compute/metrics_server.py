@@ -6,7 +6,9 @@ not answer in time is served as it was last seen, and its age and reachability a
 
 from __future__ import annotations
 
+import ipaddress
 import logging
+import socket
 from collections.abc import Iterator
 
 from prometheus_client import CollectorRegistry, start_http_server
@@ -69,6 +71,15 @@ def address_of(listen: str) -> tuple[str, int]:
     return host.strip("[]"), int(port)
 
 
+def is_loopback(host: str) -> bool:
+    """True if only this machine reaches that address; a name counts as what it resolves to now."""
+    try:
+        found = socket.getaddrinfo(host, None)
+    except OSError:
+        return False
+    return all(ipaddress.ip_address(str(one[4][0]).partition("%")[0]).is_loopback for one in found)
+
+
 class MetricsServer:
     """An HTTP server for Prometheus."""
 
@@ -81,6 +92,8 @@ class MetricsServer:
         except OSError as exc:
             raise ConfigError(f"metrics_listen = {listen}: {exc.strerror}") from exc
         LOG.info("metrics at http://%s/metrics", listen)
+        if not is_loopback(host):
+            LOG.warning("metrics_listen = %s: whoever reaches it reads the names and figures of every guest", listen)
 
     def close(self) -> None:
         """Serve no more."""

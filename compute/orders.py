@@ -37,6 +37,11 @@ class Bell:
     args: Mapping[str, Any]
 
 
+def message_key(sealer: Sealer, request_id: str, args: Mapping[str, Any]) -> str:
+    """What a plain cast is known by when it comes again: its request id, and with arguments a digest of both."""
+    return sealer.digest([request_id, dict(args)]) if args else request_id
+
+
 def bell(sealer: Sealer, action: Action) -> Bell:
     """The bell of an order in the journal."""
     args = unpack(sealer, action.args)

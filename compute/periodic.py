@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Callable
 from typing import Any
 
-from compute import expiry, faults, orders
+from compute import cleaning, expiry, faults, orders
 from compute.context import get_admin_context
 from compute.errors import AbortedError, ComputeError
 from compute.host import Host
@@ -59,9 +59,10 @@ class Periodic:
             self._lost_host()
 
     def redrive(self) -> None:
-        """Ring for orders that nobody rang for, settle interrupted ones, end those whose deadline passed."""
+        """Ring for orders that nobody rang for, settle interrupted ones, end what waits for the dead or too long."""
         self._host.tasks.settling.write_kept()
         self._recovery.run(min_age_s=self._host.settings.redrive_interval)
+        cleaning.end_without_the_dead(self._host)
         expiry.run(self._host)
         self._free_lost_tasks()
 

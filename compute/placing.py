@@ -41,11 +41,18 @@ HOPELESS = (NoValidHostError, HostNotFoundError, NotAuthorizedError, InvalidInpu
 class Placing:
     """Places instances of one deployment."""
 
-    def __init__(self, db: Database, scheduler: Scheduler, sealer: Sealer, rpc: ComputeRPC) -> None:
+    def __init__(
+        self, db: Database, scheduler: Scheduler, sealer: Sealer, rpc: ComputeRPC, *, wait_s: float = 0.0
+    ) -> None:
+        """wait_s: how long an order may wait for hosts that are down and would have it."""
         self._db, self._scheduler, self._sealer, self._rpc = db, scheduler, sealer, rpc
+        self._wait_s = wait_s
 
     def order(self, context: RequestContext, instance_id: int, action_id: int) -> None:
-        """Place an order that waits for a host. Raises ClaimLostError when it does not, and why no host will do."""
+        """Place an order that waits for a host, or let it wait on; see `wait_s`.
+
+        Raises ClaimLostError when it does not wait for one, and why no host will do.
+        """
         try:
             action = self._db.query(actions.get, action_id)
         except RowNotFoundError as exc:
@@ -58,18 +65,24 @@ class Placing:
         try:
             placed = self._db.run(self._place_order, action)
         except HOPELESS as exc:
+            if isinstance(exc, NoValidHostError) and self._db.run(self._keep_waiting, action, exc):
+                return
             self._db.run(_fail_order, action, exc)
             LOG.info("instance %d: no host: %s", action.instance_id, exc)
             raise
         self._ring(context, placed)
 
     def row(self, context: RequestContext, instance_id: int, availability_zone: str | None) -> None:
-        """Place a record that a plain client wrote, writing its order. Raises why it cannot be."""
+        """Place a record that a plain client wrote, writing its order; it may have to wait. Raises why it cannot be."""
         try:
             placed = self._db.run(self._place_row, context, instance_id, availability_zone)
         except DuplicateRowError as exc:
             raise ClaimLostError(f"instance {instance_id}: request {context.request_id} came twice") from exc
         except HOPELESS as exc:
+            if isinstance(exc, NoValidHostError) and self._db.run(
+                self._accept_row, context, instance_id, availability_zone
+            ):
+                return
             self._db.run(_fail_row, context, instance_id, exc)
             LOG.info("instance %d: no host: %s", instance_id, exc)
             raise
@@ -105,15 +118,48 @@ class Placing:
             raise ClaimLostError(f"order {action.id} of instance {row.id} was taken meanwhile")
         return actions.get(tx, action.id)
 
+    def _keep_waiting(self, tx: Tx, action: Action, why: NoValidHostError) -> bool:
+        """Let an order wait for hosts that are down, for a while; False when none of them would have it."""
+        if (instances.clock(tx) - action.requested_at).total_seconds() >= self._wait_s:
+            return False
+        args = orders.unpack(self._sealer, action.args)
+        row = instances.get(tx, action.instance_id, read_deleted=True)
+        if not self._waits_for_hosts(tx, row, args.get("zone"), args.get("force_host")):
+            return False
+        LOG.info("instance %d: waits: %s", row.id, why)
+        return placing.keep_waiting(tx, action.id, f"waits: {why}")
+
+    def _accept_row(self, tx: Tx, context: RequestContext, instance_id: int, availability_zone: str | None) -> bool:
+        """Write the order of a plain client's record, to wait for a host; False, and nothing, when there is no hope."""
+        row, args = self._wish(tx, context, instance_id, availability_zone)
+        if self._wait_s <= 0 or not self._waits_for_hosts(tx, row, args.get("zone"), args.get("force_host")):
+            return False
+        orders.take(tx, context, instance_id, Task.SPAWNING)
+        _write_order(tx, context, row.id, host=None, args=orders.pack(self._sealer, args))
+        LOG.info("instance %d: waits for a host", row.id)
+        return True
+
+    def _waits_for_hosts(self, tx: Tx, row: Instance, zone: str | None, force_host: str | None) -> bool:
+        return self._scheduler.would_fit(tx, request_for(tx, row, availability_zone=zone, force_host=force_host))
+
     def _place_row(self, tx: Tx, context: RequestContext, instance_id: int, availability_zone: str | None) -> Action:
-        row = _take(tx, context, instance_id)
-        wanted = availability_zone or row.availability_zone
-        zone, force_host = split_zone(wanted, is_admin=context.is_admin)
-        host = self._place(tx, row, zone, force_host)
+        orders.take(tx, context, instance_id, Task.SPAWNING)
+        row, args = self._wish(tx, context, instance_id, availability_zone)
+        host = self._place(tx, row, args.get("zone"), args.get("force_host"))
         if not _move_in(tx, row.id, host):
             raise ClaimLostError(f"instance {row.id} was taken meanwhile")
-        args = {name: value for name, value in (("zone", zone), ("force_host", force_host)) if value is not None}
         return actions.get(tx, _write_order(tx, context, row.id, host=host, args=orders.pack(self._sealer, args)))
+
+    @staticmethod
+    def _wish(
+        tx: Tx, context: RequestContext, instance_id: int, availability_zone: str | None
+    ) -> tuple[Instance, dict[str, str]]:
+        """A plain client's record that waits for a host, and the arguments of its order."""
+        row = instances.get(tx, instance_id)
+        _require_unplaced(row)
+        zone, force_host = split_zone(availability_zone or row.availability_zone, is_admin=context.is_admin)
+        args = (("zone", zone), ("force_host", force_host))
+        return row, {name: value for name, value in args if value is not None}
 
     def _place(self, tx: Tx, row: Instance, zone: str | None, force_host: str | None) -> str:
         request = request_for(tx, row, availability_zone=zone, force_host=force_host)

@@ -34,7 +34,8 @@ class Reads:
         """
         text = str(key)
         if not text or len(text) > LONGEST_KEY:
-            raise InvalidInputError(f"instance {text[:40]!r}...: not an id, a uuid or a name")
+            shown = f"{text[:40]!r}{'...' if len(text) > 40 else ''}"
+            raise InvalidInputError(f"instance {shown}: not an id, a uuid or a name")
         with translated():
             found = self._db.query(self._find, context, text)
         if not found:

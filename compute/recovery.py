@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from compute import expiry, faults
+from compute.cleaning import clean_up
 from compute.context import RequestContext
 from compute.errors import AbortedError, ComputeError
 from compute.host import Host
@@ -24,6 +25,7 @@ from compute.states import Task, Vm
 from compute.work import Work
 from db import actions, resizes
 from db.actions import Action
+from db.cleaning import CLEANING
 from db.session import utcnow
 from virt.errors import GuestNotFoundError, VirtError
 from virt.power_state import Power
@@ -97,7 +99,9 @@ class Recovery:
         expired = set(host.db.query(actions.expired_running, host.settings.host)) if found else set()
         acted = 0
         for action in found:
-            if action.state == actions.REQUESTED:
+            if action.action == CLEANING:
+                self._lane.submit((action.id, "clean"), partial(self._guarded, partial(clean_up, host), action))
+            elif action.state == actions.REQUESTED:
                 self._lane.submit((action.id, "ring"), partial(self._guarded, self._ring, action))
             elif not host.tasks.is_running(action):
                 settle = self._give_up if action.id in expired else self.settle
@@ -196,8 +200,7 @@ def _conclude_spawn(host: Host, work: Work) -> None:
 
 
 def _conclude_snapshot(host: Host, work: Work) -> None:
-    work.undo.callback(snapshot.path_of(host.settings, work.args["image_id"]).unlink, missing_ok=True)
-    work.when_failed.append(lambda tx: snapshot.discard(tx, work.args["image_id"]))
+    snapshot.give_up(work, host.settings)
 
 
 def _conclude_volume(host: Host, work: Work) -> None:

@@ -53,6 +53,15 @@ class Scheduler:
         """
         return self.place_many(tx, [request])[0]
 
+    def would_fit(self, tx: Tx, request: Request) -> bool:
+        """True if a host would take the instance once every daemon that is down reports again."""
+        found = {candidate.node.host: replace(candidate, age_s=0.0) for candidate in db.compute_nodes.candidates(tx)}
+        try:
+            self._planner.plan(found, [request])
+        except (NoPlanError, HostNotFoundError):
+            return False
+        return True
+
     def place_many(self, tx: Tx, requests: Sequence[Request]) -> list[str]:
         """Claim room for all of them and return their hosts in order: one claim each and one list of hosts for all.
 

@@ -39,6 +39,13 @@ OPTS: list[cfg.Opt] = [
     ),
     cfg.IntOpt("max_cores", default=16, min=1, help="The most vCPUs that the simple scheduler puts on one host."),
     cfg.FloatOpt(
+        "scheduler_wait",
+        default=60.0,
+        min=0.0,
+        help="Seconds that nova-scheduler lets a build wait when no host will have it and one that is down would, as "
+        "after a restart of the whole site; 0: it fails at once.",
+    ),
+    cfg.FloatOpt(
         "scheduler_candidates_ttl",
         default=0.0,
         min=0.0,

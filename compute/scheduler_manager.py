@@ -42,7 +42,7 @@ class SchedulerManager:
         action_id: int | None = None,
         **kwargs: Any,
     ) -> None:
-        """Choose a host for an instance and have it built there; with no host for it, it is `error` with the reason."""
+        """Choose a host for an instance and have it built there; without one in `scheduler_wait` s, it is `error`."""
         self._require_compute(topic)
         if action_id is not None:
             self._placing.order(context, instance_id, action_id)

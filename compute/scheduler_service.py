@@ -11,11 +11,19 @@ import uuid
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING
 
 from oslo_config.cfg import ConfigOpts
 
 from compute import __version__, concurrency, process
+
+if TYPE_CHECKING:
+    from compute.api import API
+    from compute.placing import Placing
+    from compute.rpcapi import ComputeRPC
+    from compute.scheduler import Scheduler
+    from compute.sealing import Sealer
+    from db.session import Database, Tx
 
 LOG = logging.getLogger(__name__)
 BINARY = "nova-scheduler"
@@ -24,13 +32,14 @@ BINARY = "nova-scheduler"
 class SchedulerService:
     """One scheduler daemon."""
 
+    _db: Database
+
     def __init__(self, conf: ConfigOpts) -> None:
         self._conf = conf
         self._stop_asked = concurrency.StopSignal()
         self._open = ExitStack()
         self._owner = str(uuid.uuid4())
         self._service_id = 0
-        self._db: Any = None
         self.exit_status = 0
 
     def __str__(self) -> str:
@@ -62,7 +71,7 @@ class SchedulerService:
         opened.callback(bus.close)
         rpc = ComputeRPC(bus.client, topic=conf.compute_topic, scheduler_topic=conf.scheduler_topic)
         scheduler, sealer = build_scheduler(conf), Sealer(conf.seal_key_file)
-        placing = Placing(self._db, scheduler, sealer, rpc)
+        placing = Placing(self._db, scheduler, sealer, rpc, wait_s=conf.scheduler_wait)
         manager = SchedulerManager(self._api(scheduler, sealer, rpc), placing, conf.compute_topic)
         self._register()
         opened.callback(self._sign_off)
@@ -73,7 +82,7 @@ class SchedulerService:
         opened.callback(server.stop)
         self._start_timers(opened, placing)
 
-    def _api(self, scheduler: Any, sealer: Any, rpc: Any) -> Any:
+    def _api(self, scheduler: Scheduler, sealer: Sealer, rpc: ComputeRPC) -> API:
         """The API whose creates are placed here and now, whatever scheduler_mode says to others."""
         from compute.api import API
         from compute.create import Limits
@@ -89,7 +98,7 @@ class SchedulerService:
             close=lambda: None,
         )
 
-    def _start_timers(self, opened: ExitStack, placing: Any) -> None:
+    def _start_timers(self, opened: ExitStack, placing: Placing) -> None:
         from compute.timers import Timer
 
         interval_s = self._conf.redrive_interval
@@ -107,7 +116,7 @@ class SchedulerService:
         conf = self._conf
         new = {"host": conf.host, "binary": BINARY, "topic": conf.scheduler_topic}
 
-        def write(tx: Any) -> int:
+        def write(tx: Tx) -> int:
             row = services.find(tx, conf.host, BINARY)
             zone = {"availability_zone": conf.node_availability_zone}
             service_id = services.create(tx, {**new, **zone, "disabled": False}) if row is None else row.id

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import json
 import os
 import uuid
@@ -17,6 +19,7 @@ class Sealer:
     def __init__(self, key_file: str) -> None:
         self._path = Path(key_file)
         self._fernet: Any = None
+        self._key_bytes = b""
 
     def seal(self, value: object) -> str:
         """JSON-encode and encrypt `value`; making the key file on first use."""
@@ -31,12 +34,18 @@ class Sealer:
         except InvalidToken as exc:
             raise ConfigError(f"seal_key_file {self._path}: not the key that sealed this; hosts must share it") from exc
 
+    def digest(self, value: object) -> str:
+        """64 hexadecimal digits that are the same for equal values, and tell nothing of them without the key."""
+        self._cipher()
+        return hmac.new(self._key_bytes, json.dumps(value, sort_keys=True).encode(), hashlib.sha256).hexdigest()
+
     def _cipher(self) -> Any:
         if self._fernet is None:
             from cryptography.fernet import Fernet
 
             try:
-                self._fernet = Fernet(self._key())
+                self._key_bytes = self._key()
+                self._fernet = Fernet(self._key_bytes)
             except (OSError, ValueError) as exc:
                 raise ConfigError(f"seal_key_file {self._path}: {exc}") from exc
         return self._fernet

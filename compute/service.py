@@ -12,13 +12,28 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING
 
 from oslo_config.cfg import ConfigOpts
 
 from compute import concurrency, process
 from compute.context import RequestContext
 from compute.errors import ConfigError
+
+if TYPE_CHECKING:  # imported when they are needed: the executor must be chosen first, and start-up is short
+    from compute.api import API
+    from compute.host import Host
+    from compute.manager import ComputeManager
+    from compute.messaging.transport import Bus
+    from compute.recovery import Recovery
+    from compute.rpcapi import ComputeRPC
+    from compute.scheduler import Scheduler
+    from compute.sealing import Sealer
+    from compute.settings import Settings
+    from compute.sync import PowerSync
+    from db.actions import Action
+    from db.session import Database
+    from virt.driver import ComputeDriver
 
 LOG = logging.getLogger("compute.service")
 RECOVERED_AT_A_TIME = 16
@@ -28,16 +43,18 @@ STRAGGLERS_WAIT_S = 2.0
 class Service:
     """One compute daemon. `start` returns when it consumes; `stop` finishes or hands back what runs."""
 
-    def __init__(self, conf: ConfigOpts, *, driver: Any = None) -> None:
+    host: Host  # this and the next three are there once it has started
+    manager: ComputeManager
+    sync: PowerSync
+    recovery: Recovery
+
+    def __init__(self, conf: ConfigOpts, *, driver: ComputeDriver | None = None) -> None:
         """driver: used instead of the one that compute_driver names (simulations of many hosts in one process)."""
         self._conf = conf
         self._given_driver = driver
         self._stop_asked = concurrency.StopSignal()
         self.exit_status = 0
         self._undo: list[Callable[[], object]] = []
-        self.host: Any = None
-        self.sync: Any = None
-        self.recovery: Any = None
 
     def start(self) -> None:
         """Begin to serve; on any error everything that was begun is ended again and the error raised."""
@@ -89,8 +106,9 @@ class Service:
         self._begin(bus)
 
     def _assemble(
-        self, settings: Any, db: Any, driver: Any, bus: Any, sealer: Any, owner: str, service_id: int
-    ) -> None:
+        self, settings: Settings, db: Database, driver: ComputeDriver, bus: Bus, sealer: Sealer, owner: str,
+        service_id: int,
+    ) -> None:  # fmt: skip
         from compute.host import Host
         from compute.lanes import Lane
         from compute.manager import ComputeManager
@@ -135,7 +153,7 @@ class Service:
         self.recovery = Recovery(self.host, self._ring_here, self._settled)
         self.sync = PowerSync(self.host)
 
-    def _begin(self, bus: Any) -> None:
+    def _begin(self, bus: Bus) -> None:
         from compute.host_boot import HostBoot
         from compute.periodic import Periodic
         from compute.rpcapi import VERSION
@@ -163,14 +181,19 @@ class Service:
             self._undo.append(timer.stop)
 
     def _listen_and_tell(self) -> None:
-        """Hear what happens to guests, and answer who asks for metrics."""
+        """Hear what happens to guests and their filters, and answer who asks for metrics."""
         from compute.events import Events
+        from compute.filter_watch import FilterWatch
         from virt.driver import EmitsEvents
 
         if self._conf.lifecycle_events and isinstance(self.host.driver, EmitsEvents):
             events = Events(self.host.driver, self.sync)
             events.start()
             self._undo.append(events.stop)
+        if self._conf.filter_audit_interval and self.host.filters.enabled:
+            watch = FilterWatch(self.host.filters.repair)
+            watch.start()
+            self._undo.append(watch.stop)
         if self._conf.metrics_listen:
             from compute.metrics_server import Exporter, MetricsServer
 
@@ -181,7 +204,7 @@ class Service:
         self.exit_status = 1
         self.shut_down()
 
-    def _pass_on(self, rpc: Any, action: Any) -> None:
+    def _pass_on(self, rpc: ComputeRPC, action: Action) -> None:
         """Ring for the next leg of an order, here or elsewhere."""
         from compute import orders
 
@@ -190,7 +213,7 @@ class Service:
         elif not rpc.ring(_context_of(action), orders.bell(self.host.sealer, action)):
             LOG.warning("instance %d: %s cannot be told now; it will look", action.instance_id, action.host)
 
-    def _ring_here(self, action: Any) -> None:
+    def _ring_here(self, action: Action) -> None:
         """Do a requested order of this host as if its message had come."""
         from compute import orders
         from compute.host_boot import ON_HOST_BOOT
@@ -258,13 +281,13 @@ def _within(timeout_s: float, step: Callable[[], object]) -> None:
     thread.join(timeout_s)
 
 
-def _context_of(action: Any) -> RequestContext:
+def _context_of(action: Action) -> RequestContext:
     from compute.recovery import context_of
 
     return context_of(action)
 
 
-def open_database(conf: ConfigOpts) -> Any:
+def open_database(conf: ConfigOpts) -> Database:
     """The database that sql_connection names; not connected yet."""
     from db.session import Database
 
@@ -277,7 +300,7 @@ def open_database(conf: ConfigOpts) -> Any:
     )
 
 
-def build_scheduler(conf: ConfigOpts) -> Any:
+def build_scheduler(conf: ConfigOpts) -> Scheduler:
     """The scheduler that the flags describe."""
     from compute.scheduler import Scheduler
     from compute.scheduler_conf import settings
@@ -290,7 +313,7 @@ def build_scheduler(conf: ConfigOpts) -> Any:
     )
 
 
-def build_api(conf: ConfigOpts) -> Any:
+def build_api(conf: ConfigOpts) -> API:
     """The API over this configuration; it opens the bus when it first needs it."""
     from compute.api import API
 

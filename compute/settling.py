@@ -68,8 +68,16 @@ class Settling:
         except DatabaseUnreachableError:
             LOG.warning("instance %d: failure of %s is recorded when the database is back", job.instance.id, job.task)
             self._keep(job, partial(self._failed, job, exc, message, state, clean=not left))
+        except DatabaseError as refused:
+            LOG.exception("instance %d: %s failed, and with it what it had to write then", job.instance.id, job.task)
+            self._fail_alone(job, exc, f"{message}; and its end could not be written whole: {refused}", state)
+
+    def _fail_alone(self, job: Work, exc: Exception, message: str, state: str) -> None:
+        """Record a failure without what was to be written with it, which the database refuses and would again."""
+        try:
+            self._failed(job, exc, message, state, clean=None)
         except DatabaseError:
-            LOG.exception("instance %d: %s failed and cannot be recorded; recovery will", job.instance.id, job.task)
+            LOG.exception("instance %d: the failure of %s cannot be recorded; recovery will", job.instance.id, job.task)
 
     def fail_without(self, job: Work, reason: str) -> None:
         """Record that an operation hangs, without it. What it holds is kept, because it may be in use."""
@@ -180,7 +188,7 @@ class Settling:
 
     # -- failed -------------------------------------------------------------------------------------------------------
 
-    def _failed(self, job: Work, exc: Exception, message: str, state: str, *, clean: bool) -> None:
+    def _failed(self, job: Work, exc: Exception, message: str, state: str, *, clean: bool | None) -> None:
         try:
             self._db.run(self._write_failed, job, exc, message, state, clean=clean)
         except _NotOursError:
@@ -189,13 +197,14 @@ class Settling:
             return
         LOG.info("instance %d: %s failed: %s", job.instance.id, job.task, message)
 
-    def _write_failed(self, tx: Tx, job: Work, exc: Exception, message: str, state: str, *, clean: bool) -> None:
+    def _write_failed(self, tx: Tx, job: Work, exc: Exception, message: str, state: str, *, clean: bool | None) -> None:
+        """clean: True when nothing is left that the operation held; None: write nothing of what it held."""
         changes: dict[str, Any] = {"fault": faults.fault(exc, job.context.request_id, message)}
         if job.failed is not None:
             changes["vm_state"] = job.failed.value
         if clean:
             changes.update(job.clean_changes)
-        if instances.end_task(tx, job.instance.id, job.task, changes):
+        if instances.end_task(tx, job.instance.id, job.task, changes) and clean is not None:
             for write in [*job.when_failed, *(job.when_clean if clean else job.when_unclean)]:
                 write(tx)
         trace = faults.traceback_of(exc)

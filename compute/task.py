@@ -189,14 +189,16 @@ class Tasks:
         args: Mapping[str, Any],
         state: Mapping[str, Any],
     ) -> int:
+        key = orders.message_key(self.sealer, context.request_id, args)
+        columns = {"step": step, "message_id": key, **state}
         try:
-            return self.db.run(self._write_order, context, instance_id, task, step, {**args, orders.PLAIN: True}, state)
+            return self.db.run(self._write_order, context, instance_id, task, {**args, orders.PLAIN: True}, columns)
         except DuplicateRowError as exc:
             raise ClaimLostError(f"{step} of instance {instance_id}: request {context.request_id} came twice") from exc
         except RowNotFoundError as exc:
             raise InstanceNotFoundError(str(exc)) from exc
         except ConflictError as exc:
-            self._record_refusal(context, instance_id, task, exc)
+            self._record_refusal(context, instance_id, task, key, exc)
             raise
 
     def _write_order(
@@ -205,14 +207,12 @@ class Tasks:
         context: RequestContext,
         instance_id: int,
         task: Task,
-        step: str,
         args: Mapping[str, Any],
-        state: Mapping[str, Any],
+        columns: Mapping[str, Any],
     ) -> int:
         instance = instances.get(tx, instance_id)
-        also = {"step": step, "message_id": context.request_id, **state}
         packed = orders.pack(self.sealer, args)
-        row = orders.journal_row(tx, context, task, instance_id, host=self.host, args=packed, **also)
+        row = orders.journal_row(tx, context, task, instance_id, host=self.host, args=packed, **columns)
         action_id = actions.create(tx, row)
         if instance.host not in {None, self.host} and task not in _ELSEWHERE:
             raise ConflictError(f"instance {instance_id} is on host {instance.host}, not {self.host}")
@@ -226,7 +226,9 @@ class Tasks:
         if not orders.take_for_delete(tx, context, instance_id, keep=action_id):
             raise ClaimLostError(f"instance {instance_id} is being deleted already")
 
-    def _record_refusal(self, context: RequestContext, instance_id: int, task: Task, exc: ConflictError) -> None:
+    def _record_refusal(
+        self, context: RequestContext, instance_id: int, task: Task, key: str, exc: ConflictError
+    ) -> None:
         """A cast has nobody to answer to: the refusal stays readable in the instance's history."""
         if isinstance(exc, ClaimLostError):
             return
@@ -234,7 +236,7 @@ class Tasks:
         def write(tx: Tx) -> None:
             ended: dict[str, Any] = {"state": actions.FAILED, "error": faults.message_of(exc), "finished_at": utcnow()}
             row = orders.journal_row(tx, context, task, instance_id, host=self.host, args="{}", **ended)
-            actions.create(tx, {**row, "message_id": context.request_id})
+            actions.create(tx, {**row, "message_id": key})
 
         try:
             self.db.run(write)

@@ -8,6 +8,7 @@ from compute.errors import InvalidInputError
 
 LONGEST_NAME = 255
 LARGEST_INT = 2**31 - 1
+LONGEST_NUMBER = 20
 
 
 def name(what: str, value: str, *, longest: int = LONGEST_NAME) -> str:
@@ -31,11 +32,10 @@ def text(what: str, value: str, *, longest: int = LONGEST_NAME) -> str:
 def whole(what: str, value: int | str, *, least: int, most: int = LARGEST_INT) -> int:
     """A whole number between `least` and `most`, also as decimal digits."""
     digits = str(value)
-    if not (digits.removeprefix("-").isdecimal() and digits.isascii() and len(digits) < 20):
+    if not (digits.removeprefix("-").isdecimal() and digits.isascii()):
         raise InvalidInputError(f"{what} {digits!r:.60} is not a whole number")
-    number = int(digits)
-    if not least <= number <= most:
-        raise InvalidInputError(f"{what} {number} is not between {least} and {most}")
+    if len(digits) > LONGEST_NUMBER or not least <= (number := int(digits)) <= most:
+        raise InvalidInputError(f"{what} {digits:.60} is not between {least} and {most}")
     return number
 
 

@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import Any
 
 from compute.db_errors import translated
-from db import audit, services
+from db import audit, cleaning, services
 from db.session import Database, Tx
 
 
@@ -131,6 +131,18 @@ def _volumes(tx: Tx) -> Iterable[Finding]:
         )
 
 
+def _remains(tx: Tx) -> Iterable[Finding]:
+    for order in cleaning.owed(tx):
+        yield Finding(
+            severity=Severity.WARNING,
+            check="remains",
+            subject=f"instance {order.instance_id}",
+            message=f"was deleted without host {order.host}, which removes what it has of it when its daemon is back; "
+            "addresses and volumes stay held until then",
+            host=order.host,
+        )
+
+
 def _claims(tx: Tx) -> Iterable[Finding]:
     for node in audit.claims(tx):
         drift = [
@@ -177,4 +189,4 @@ def _silent_services(tx: Tx, service_down_time_s: float) -> list[Finding]:
     ]
 
 
-CHECKS: tuple[Check, ...] = (_overdue_orders, _lost_tasks, _addresses, _volumes, _claims, _homeless)
+CHECKS: tuple[Check, ...] = (_overdue_orders, _lost_tasks, _addresses, _volumes, _remains, _claims, _homeless)

@@ -143,11 +143,19 @@ def is_held(tx: Tx, action_id: int, owner: str, attempt: int) -> bool:
 
 
 def redirect(tx: Tx, seen: Action, *, step: str, host: str, args: str, deadline_s: float) -> bool:
-    """Give a requested order, still as it was `seen`, to another host with another step; False when it moved on."""
+    """Give an order, still as it was `seen`, to another host with another step; False when it moved on."""
     moved = tx.execute(
         sa.update(journal)
-        .where(journal.c.id == seen.id, journal.c.state == REQUESTED, journal.c.attempt == seen.attempt)
-        .values(step=step, host=host, args=args, deadline=seconds_from_now(tx, deadline_s))
+        .where(journal.c.id == seen.id, journal.c.state == seen.state, journal.c.attempt == seen.attempt)
+        .values(
+            state=REQUESTED,
+            owner=None,
+            step=step,
+            host=host,
+            args=args,
+            progress=None,
+            deadline=seconds_from_now(tx, deadline_s),
+        )
     )
     return bool(moved.rowcount == 1)
 

@@ -9,6 +9,7 @@ import sqlalchemy as sa
 
 from db import resizes, rows
 from db.actions import OPEN
+from db.cleaning import CLEANING
 from db.models import compute_nodes, fixed_ips, instance_actions, instances, services, volume_attachments, volumes
 from db.resizes import HeldClaim
 from db.session import Tx, utcnow
@@ -107,19 +108,22 @@ def lost_tasks(tx: Tx) -> list[LostTask]:
     )
 
 
+_AWAITED = sa.exists().where(_J.instance_id == _I.id, _J.action == CLEANING, _J.state.in_(OPEN))
+
+
 def held_addresses(tx: Tx) -> list[HeldAddress]:
-    """Addresses of deleted instances."""
+    """Addresses of deleted instances, unless a host has still to remove what it has of them."""
     statement = sa.select(_F.address, _I.id, _I.host).join_from(fixed_ips, instances, _I.id == _F.instance_id)
-    return rows.every(tx, HeldAddress, statement.where(_I.deleted == sa.true()).order_by(_F.id))
+    return rows.every(tx, HeldAddress, statement.where(_I.deleted == sa.true(), ~_AWAITED).order_by(_F.id))
 
 
 def held_volumes(tx: Tx) -> list[HeldVolume]:
-    """Live attachments one end of which is deleted."""
+    """Live attachments one end of which is deleted, with the same exception."""
     statement = (
         sa.select(_A.volume_id, _A.instance_id, _A.state, _I.host)
         .join_from(volume_attachments, instances, _I.id == _A.instance_id)
         .join(volumes, _V.id == _A.volume_id)
-        .where(_A.live == 1, sa.or_(_I.deleted == sa.true(), _V.deleted == sa.true()))
+        .where(_A.live == 1, sa.or_(sa.and_(_I.deleted == sa.true(), ~_AWAITED), _V.deleted == sa.true()))
     )
     return rows.every(tx, HeldVolume, statement.order_by(_A.id))
 

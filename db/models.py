@@ -212,7 +212,7 @@ instance_actions = _table(
     sa.Column("finished_at", DATETIME, nullable=True),
     sa.Column("deadline", DATETIME, nullable=True),
     sa.UniqueConstraint("message_id", "instance_id", "action"),
-    sa.Index("ix_instance_actions_host_state", "host", "state"),
+    sa.Index("ix_instance_actions_state_host", "state", "host"),
 )
 
 instance_metadata = _table(

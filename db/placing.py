@@ -23,8 +23,14 @@ def waiting(tx: Tx, action: str, age_s: float = 0.0) -> list[Action]:
 
 def assign(tx: Tx, action_id: int, host: str) -> bool:
     """Make a waiting order `host`'s turn; False when another scheduler did, or it is over."""
-    done = tx.execute(sa.update(journal).where(journal.c.id == action_id, *_WAITING).values(host=host))
+    done = tx.execute(sa.update(journal).where(journal.c.id == action_id, *_WAITING).values(host=host, progress=None))
     return bool(done.rowcount == 1)
+
+
+def keep_waiting(tx: Tx, action_id: int, words: str) -> bool:
+    """Say what a waiting order waits for; False when it waits no more."""
+    statement = sa.update(journal).where(journal.c.id == action_id, *_WAITING)
+    return bool(tx.execute(statement.values(progress=words[:255])).rowcount == 1)
 
 
 def fail(tx: Tx, action_id: int, error: str) -> bool:

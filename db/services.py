@@ -10,6 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from db import rows
+from db.actions import seconds_from_now
 from db.models import compute_nodes, services
 from db.session import Tx, utcnow
 
@@ -100,6 +101,19 @@ def list_all(tx: Tx, *, host: str | None = None, binary: str | None = None) -> l
     if binary is not None:
         statement = statement.where(services.c.binary == binary)
     return [_liveness(found) for found in tx.execute(statement.order_by(services.c.host, services.c.binary))]
+
+
+def silent(tx: Tx, binary: str, down_time_s: float) -> list[str]:
+    """Hosts whose daemon has not reported for that long, or has signed off."""
+    late = services.c.heartbeat_at < seconds_from_now(tx, -down_time_s)
+    found = tx.execute(
+        sa.select(services.c.host).where(
+            services.c.deleted == sa.false(),
+            services.c.binary == binary,
+            sa.or_(services.c.heartbeat_at.is_(None), late),
+        )
+    )
+    return [row.host for row in found]
 
 
 def _liveness(found: Any) -> Liveness:

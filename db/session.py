@@ -21,7 +21,7 @@ from sqlalchemy.sql.functions import FunctionElement
 
 from db import sqlite
 from db.combine import Combiner
-from db.errors import DatabaseUnreachableError, DuplicateRowError
+from db.errors import DatabaseError, DatabaseUnreachableError, DuplicateRowError
 from db.handover import Handover
 
 LOG = logging.getLogger(__name__)
@@ -71,7 +71,7 @@ class Database:
         idle_timeout_s: int = 3600,
         pool_size: int = 10,
     ) -> None:
-        self.url = sa.engine.make_url(url)
+        self.url = _url(url)
         self._max_retries, self._retry_interval_s = max_retries, retry_interval_s
         self._handover: Handover | None = None
         self._combiner: Combiner | None = None
@@ -165,6 +165,19 @@ class Database:
         time.sleep(delay_s * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, not a secret
 
 
+def _url(text: str) -> sa.URL:
+    """A database's URL, if there is a way to such a database here. Raises DatabaseError, which shows no password."""
+    try:
+        url = sa.engine.make_url(text)
+    except (sa.exc.ArgumentError, ValueError) as exc:
+        raise DatabaseError("sql_connection: not a database's URL, such as sqlite:////var/lib/nova.sqlite") from exc
+    try:
+        url.get_dialect().import_dbapi()
+    except (sa.exc.NoSuchModuleError, ImportError, AttributeError) as exc:
+        raise DatabaseError(f"sql_connection: {url.drivername}: {exc}") from exc
+    return url
+
+
 def _engine(url: sa.URL, idle_timeout_s: int, pool_size: int, *, autocommit: bool = False) -> sa.Engine:
     """An engine of one mode for good: to switch a pooled connection's costs two round trips, and fails unwrapped."""
     engine = sa.create_engine(
@@ -195,8 +208,13 @@ def _translated() -> Iterator[None]:
         if _is_duplicate(exc):
             raise DuplicateRowError(_reason(exc)) from exc
         raise
+    except sa.exc.DatabaseError as exc:
+        if any(words in str(exc.orig) for words in _NO_DATABASE):
+            raise DatabaseError(f"database: {exc.orig}") from exc
+        raise
 
 
+_NO_DATABASE = ("file is not a database", "malformed")  # SQLite of a file that is another's, or broken
 _DUPLICATE_WORDS = ("unique constraint", "duplicate entry", "duplicate key")
 _CONFLICT_CODES = {"40001", "40P01", "55P03"}  # PostgreSQL: serialization failure, deadlock, lock not available
 _MYSQL_CONFLICTS = {1205, 1213, 1020}  # lock wait timeout, deadlock, record changed since last read

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from compute import valid
-from compute.cli.command import Noun, Verb, arg
+from compute.cli.command import Noun, Verb, arg, row_id
 from compute.cli.session import Session
 from compute.cli.views import Record, Table, View
 
@@ -44,7 +44,7 @@ NOUN = Noun(
             run=show,
             help="show one operation",
             example="nova-manage action show 17",
-            arguments=(arg("action", metavar="ACTION", type=int),),
+            arguments=(arg("action", metavar="ACTION", type=row_id),),
         ),
     ),
 )

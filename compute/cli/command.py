@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from compute.errors import InvalidInputError
+from compute.valid import LARGEST_INT
 
 if TYPE_CHECKING:
     from compute.cli.session import Session
@@ -25,6 +27,24 @@ class Argument:
     names: tuple[str, ...]
     options: Mapping[str, Any]
     completes: str = ""
+
+
+def seconds(text: str) -> float:
+    """A number of seconds from the command line, zero or more. Raises argparse.ArgumentTypeError."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not number >= 0:
+        raise argparse.ArgumentTypeError(f"{text!r:.40} is not a number of seconds")
+    return number
+
+
+def row_id(text: str) -> int:
+    """An id from the command line, of a size that every database takes. Raises argparse.ArgumentTypeError."""
+    if not (text.isascii() and text.isdecimal() and len(text) < 11 and 0 < int(text) <= LARGEST_INT):
+        raise argparse.ArgumentTypeError(f"{text!r:.40} is not an id")
+    return int(text)
 
 
 def arg(*names: str, completes: str = "", **options: Any) -> Argument:

@@ -27,7 +27,8 @@ def _revisions(session: Session, sentence: str) -> View:
     from db import migration
 
     facts: dict[str, Any] = {"database": migration.version(session.any_db), "program": migration.HEAD}
-    return Text(lines=[sentence.format(**facts)], document=facts)
+    said = {name: revision or "none" for name, revision in facts.items()}
+    return Text(lines=[sentence.format(**said)], document=facts)
 
 
 _REVISION = arg("revision", metavar="REVISION", nargs="?", default="head", help="another revision than ours")

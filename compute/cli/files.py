@@ -34,9 +34,9 @@ def read_text(what: str, path: str, *, most: int) -> str:
         raise InvalidInputError(f"{what} {path!r:.80} is not UTF-8") from exc
 
 
-def pair(what: str, text: str) -> tuple[str, str]:
-    """`K=V` taken apart."""
+def pair(what: str, text: str, form: str = "KEY=VALUE") -> tuple[str, str]:
+    """`K=V` taken apart; `form` is what it is called in an error."""
     key, equals, value = text.partition("=")
     if not key or not equals:
-        raise InvalidInputError(f"{what} {text!r:.80} is not of the form KEY=VALUE")
+        raise InvalidInputError(f"{what} {text!r:.80} is not of the form {form}")
     return key, value

@@ -56,8 +56,8 @@ def trace(text: str) -> None:
 
 def plain(value: object) -> Any:
     """A value in JSON's terms."""
-    if isinstance(value, datetime):
-        return value.isoformat()
+    if isinstance(value, datetime):  # the database's, which are UTC without saying so
+        return value.isoformat(timespec="milliseconds") + "Z"
     if isinstance(value, Enum):
         return value.value
     if dataclasses.is_dataclass(value) and not isinstance(value, type):

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from compute.cli import nouns
-from compute.cli.command import Argument, Noun, UsageError, Verb, arg
+from compute.cli.command import Argument, Noun, UsageError, Verb, arg, seconds
 from compute.cli.output import PROGRAM
 
 LONGEST_ARGUMENT = 65536
@@ -24,7 +24,7 @@ GLOBALS = (
 )
 FOLLOW = (
     arg("--wait", action="store_true", help="wait until it is done; exit 1 when it fails"),
-    arg("--timeout", metavar="S", type=float, default=600.0, help="seconds to wait at most (default 600)"),
+    arg("--timeout", metavar="S", type=seconds, default=600.0, help="seconds to wait at most (default 600)"),
 )
 _TAKES_VALUE = {"--config-file", "--format", "--project", "--user"}
 _FLAGS = {"--json", "--admin", "--debug"}

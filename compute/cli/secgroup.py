@@ -8,7 +8,7 @@ from typing import Any
 
 from compute import security_groups
 from compute.cli import output
-from compute.cli.command import INSTANCE, Noun, Verb, arg
+from compute.cli.command import INSTANCE, Noun, Verb, arg, row_id
 from compute.cli.session import Session
 from compute.cli.views import Record, Table, Text, View
 from db.security_groups import SecurityGroup
@@ -131,7 +131,7 @@ NOUN = Noun(
             run=delete_rule,
             help="drop a rule; `secgroup show` has the ids",
             example="nova-manage secgroup delete-rule 7",
-            arguments=(arg("rule", metavar="RULE", type=int),),
+            arguments=(arg("rule", metavar="RULE", type=row_id),),
         ),
         Verb(
             name="add-instance",

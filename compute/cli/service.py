@@ -56,6 +56,17 @@ def _set_disabled(session: Session, args: argparse.Namespace, *, disabled: bool,
     return Text(lines=[f"{args.binary} on {args.host} is {word}"], document=facts)
 
 
+def delete(session: Session, args: argparse.Namespace) -> View:
+    """Forget a daemon that never comes back, and let go of what deleted instances held on its host."""
+    from compute.cleaning import forget_service
+
+    down_time_s = session.conf.service_down_time
+    freed = forget_service(session.db, session.context, args.host, args.binary, down_time_s)
+    lines = [f"{args.binary} on {args.host} is forgotten"]
+    lines += [f"instance {one} (deleted) holds nothing there any more" for one in freed]
+    return Text(lines=lines, document={"host": args.host, "binary": args.binary, "freed": freed})
+
+
 def describe_resource(session: Session, args: argparse.Namespace) -> View:
     """2011.2's show_host_resources, from the records."""
     return Record(facts=hosts.describe_resource(session.db, args.host))
@@ -97,6 +108,13 @@ NOUN = Noun(
             help="keep new instances away from a host",
             example="nova-manage service disable host1 nova-compute --reason 'new memory'",
             arguments=(_HOST, _BINARY, arg("--reason", metavar="WORDS", help="why, for others to read")),
+        ),
+        Verb(
+            name="delete",
+            run=delete,
+            help="forget a host that is off for good, and free what its deleted instances still hold",
+            example="nova-manage service delete host1",
+            arguments=(_HOST, _BINARY),
         ),
         Verb(
             name="describe_resource",

@@ -63,7 +63,7 @@ def _content(args: argparse.Namespace) -> dict[str, Any]:
 
 def _mapping(text: str) -> dict[str, Any]:
     """`/dev/vda=VOLUME` or, as novaclient writes it, `vda=VOLUME:TYPE:SIZE:DELETE` with TYPE and SIZE empty."""
-    device, volume = files.pair("--block_device_mapping", text)
+    device, volume = files.pair("--block_device_mapping", text, "DEVICE=VOLUME")
     words = volume.split(":")
     if len(words) not in {1, 4} or any(words[1:3]) or words[3:] not in ([], [""], ["0"], ["1"]):
         raise UsageError(f"--block_device_mapping {text!r:.80} is not of the form DEVICE=VOLUME[:::DELETE]")
@@ -71,7 +71,7 @@ def _mapping(text: str) -> dict[str, Any]:
 
 
 def _file(text: str) -> tuple[str, bytes]:
-    target, source = files.pair("--file", text)
+    target, source = files.pair("--file", text, "DST=SRC")
     return target, files.read("--file", source, most=files.LARGEST_INJECTED)
 
 

@@ -32,7 +32,7 @@ def _password(path: str) -> str:
 
 def inject_file(session: Session, args: argparse.Namespace) -> View:
     """Write a file inside the guest."""
-    target, source = files.pair("file", args.file)
+    target, source = files.pair("file", args.file, "DST=SRC")
     contents = files.read("file", source, most=files.LARGEST_INJECTED)
     accepted = session.api.inject_file(session.context, args.instance, target, contents)
     return follow.one(session, args, "inject_file", accepted, path=target)

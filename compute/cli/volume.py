@@ -8,7 +8,7 @@ from typing import Any
 
 from compute import quotas, volume
 from compute.cli import files, follow
-from compute.cli.command import INSTANCE, Noun, UsageError, Verb, arg
+from compute.cli.command import INSTANCE, Noun, UsageError, Verb, arg, row_id
 from compute.cli.session import Session
 from compute.cli.views import Record, Table, Text, View
 from compute.sealing import Sealer
@@ -103,7 +103,7 @@ def _row(session: Session, row: Volume) -> dict[str, Any]:
     }
 
 
-_VOLUME = arg("volume", metavar="VOLUME", type=int, help="id")
+_VOLUME = arg("volume", metavar="VOLUME", type=row_id, help="id")
 
 NOUN = Noun(
     name="volume",

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 from oslo_messaging import Target
 from oslo_messaging.rpc import dispatcher as oslo_dispatcher
 
+from compute.db_errors import translated
 from compute.errors import ClaimLostError, InvalidInputError
 from compute.messaging.serializer import ContextSerializer
 
@@ -94,7 +95,8 @@ class Dispatcher(oslo_dispatcher.RPCDispatcher):  # type: ignore[misc]
 
     def _do_dispatch(self, endpoint: Endpoint, method: str, ctxt: Any, args: Any) -> Any:
         context = self.serializer.deserialize_context(ctxt)
-        return getattr(endpoint, method)(context, **checked(method, endpoint, args))
+        with translated():  # callers are promised the classes of compute and virt
+            return getattr(endpoint, method)(context, **checked(method, endpoint, args))
 
 
 def one_line(value: object, most: int = MAX_LOGGED) -> str:
@@ -131,7 +133,7 @@ def checked(method: str, endpoint: Endpoint, args: Any) -> dict[str, Any]:
     for name, value in args.items():
         hint = endpoint.hints[method].get(name, Any)
         if not fits(value, hint):
-            raise InvalidInputError(f"{method}: {name} must be {_word(hint)}, not {value!r:.60}")
+            raise InvalidInputError(f"{method}: {name} must be {_word(hint)}, not {_shown(name, value)}")
         if name.endswith("_id") and isinstance(value, int) and not 0 < value <= MAX_ID:
             raise InvalidInputError(f"{method}: {name} must be from 1 to {MAX_ID}, not {value!r:.40}")
     return args
@@ -157,31 +159,35 @@ def _word(hint: Any) -> str:
     return getattr(hint, "__name__", None) or str(hint).replace("typing.", "")
 
 
+def _shown(name: str, value: Any) -> str:
+    """What an argument is: an id as it came, of anything else only its type, since it may be a secret."""
+    return f"{value!r:.60}" if name.endswith("_id") else type(value).__name__
+
+
 def _measure(method: str, args: dict[str, Any]) -> None:
     """Refuse arguments that are too large or too deep, and text that no database column takes."""
     size, depth = 0, 0
-    level: list[Any] = [args]  # level by level, because what is nested without end must not recurse
+    level: list[tuple[str, Any]] = [("", args)]  # level by level: what is nested without end must not recurse
     while level:
         depth += 1
         if depth > MAX_DEPTH:
             raise InvalidInputError(f"{method}: arguments nested more than {MAX_DEPTH} deep")
-        deeper: list[Any] = []
-        for value in level:
+        deeper: list[tuple[str, Any]] = []
+        for name, value in level:
             size += 8 + (len(value) if isinstance(value, str) else 0)
             if size > MAX_ARGUMENTS_BYTES:
                 raise InvalidInputError(f"{method}: arguments of more than {MAX_ARGUMENTS_BYTES} bytes")
-            deeper += _parts(method, value)
+            if isinstance(value, str) and not storable(value):
+                raise InvalidInputError(f"{method}: {name or 'an argument name'} has a NUL or half a character in it")
+            deeper += _parts(name, value)
         level = deeper
 
 
-def _parts(method: str, value: Any) -> list[Any]:
+def _parts(name: str, value: Any) -> list[tuple[str, Any]]:
+    """What is inside a value, each with the argument that it is a part of."""
     if isinstance(value, dict):
-        return [*value.keys(), *value.values()]
-    if isinstance(value, list):
-        return value
-    if isinstance(value, str) and not storable(value):
-        raise InvalidInputError(f"{method}: text with a NUL or half a character: {value!r:.60}")
-    return []
+        return [(name, key) for key in value] + [(name or str(key), part) for key, part in value.items()]
+    return [(name, part) for part in value] if isinstance(value, list) else []
 
 
 def storable(text: str) -> bool:

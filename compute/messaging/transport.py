@@ -24,7 +24,7 @@ from oslo_messaging._tracing.client import oslo_messaging_tracing  # noqa: E402
 from oslo_messaging.opts import list_opts  # noqa: E402
 from oslo_messaging.rpc.server import RPCServer  # noqa: E402
 
-from compute.errors import UnreachableError  # noqa: E402
+from compute.errors import ConfigError, UnreachableError  # noqa: E402
 from compute.messaging.dispatch import Dispatcher  # noqa: E402
 from compute.messaging.loopback import Loopback  # noqa: E402
 from compute.messaging.serializer import ContextSerializer  # noqa: E402
@@ -156,10 +156,15 @@ def _messaging_conf(conf: cfg.ConfigOpts) -> cfg.ConfigOpts:
 
 
 def check_reachable(url: str, timeout_s: float) -> None:
-    """Log in to one of the brokers of a rabbit:// URL and hang up; UnreachableError saying why none of them lets us."""
+    """Log in to one of the brokers of a rabbit:// URL and hang up; UnreachableError saying why none of them lets us.
+
+    Raises ConfigError for a URL of something else than the two transports that there are.
+    """
     parsed = oslo_messaging.TransportURL.parse(cfg.ConfigOpts(), url)
     if parsed.transport == "sqlite":
         return
+    if parsed.transport not in {"rabbit", "kombu"}:
+        raise ConfigError(f"transport_url: there is no {parsed.transport}:// here, but sqlite:// and rabbit://")
     failures = []
     for host in parsed.hosts:
         failure = _refusal(host, parsed.virtual_host, timeout_s)

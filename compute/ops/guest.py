@@ -7,6 +7,7 @@ import binascii
 import secrets
 
 from compute.errors import InvalidInputError
+from compute.valid import one_of
 from compute.work import Work
 from virt.driver import InjectsGuest, require
 
@@ -27,7 +28,8 @@ def set_admin_password(work: Work, default_length: int) -> None:
 def inject_file(work: Work) -> None:
     """Write a file in the guest."""
     path, contents = work.args["path"], work.args["file_contents"]
-    data = decode(contents) if work.args.get("encoding") == "base64" else contents.encode()
+    is_text = one_of("encoding", work.args.get("encoding", "text"), ("text", "base64")) == "text"
+    data = contents.encode() if is_text else decode(contents)
     require(work.driver, InjectsGuest).inject_file(work.spec, path, data)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from compute.errors import AbortedError, BuildFailedError, InvalidInputError, NoValidHostError
@@ -14,7 +15,8 @@ from compute.sealing import Sealer
 from compute.settings import Settings
 from compute.volume import Maker
 from compute.work import Work
-from db import compute_nodes, instances, networks, resizes, security_groups, volumes
+from db import cleaning, compute_nodes, instances, networks, resizes, security_groups, services, volumes
+from db.actions import Action
 from db.session import Database, Tx, utcnow
 from virt.driver import Resizable
 from virt.errors import GuestExistsError, ImageError, VirtError
@@ -118,31 +120,43 @@ def _try_elsewhere(work: Work, scheduler: Scheduler, exc: VirtError) -> None:
     work.pass_on("run_instance", choose, {**work.args, "tried": tried})
 
 
-def terminate(work: Work, maker: Maker) -> None:
-    """End the instance: guest, disks, addresses, claims and attachments, here and on the other host of a resize."""
-    for other in work.others():
-        other.cancel("a delete outranked it")
-        if not other.left.wait(ABORT_WAIT_S):
-            LOG.warning("instance %d: %s does not stop; deleting under it", work.instance.id, other.task)
+def terminate(work: Work, maker: Maker, service_down_time_s: float) -> None:
+    """End the instance: guest, disks, addresses, claims and attachments, here and on the other host of a resize.
+
+    A host whose daemon is silent is not waited for: it removes what it has when it is back.
+    """
+    cancel(work.others(), "a delete outranked it")
     work.driver.destroy(work.spec)
     if isinstance(work.driver, Resizable):
         work.driver.confirm_resize(work.spec)  # what a resize kept for a revert is not the guest's own
-    legs = work.args.get("legs")
-    if legs is None:
-        legs = _other_hosts(work)
-    end_with_instance(work, maker, last_leg=not legs)
+    legs, absent = work.db.query(legs_of, work.action, work.args, service_down_time_s)
+    ended = end_with_instance(work.dossier.volumes, work.host, maker, last_leg=not legs and not absent)
     if legs:
-        work.pass_on("terminate_instance", legs[0], {**work.args, "legs": legs[1:]})
+        work.pass_on("terminate_instance", legs[0], {**work.args, "legs": legs[1:], "absent": absent})
         return
-    work.when_done.append(lambda tx: release_everything(tx, work.instance))
+    if not absent:
+        work.when_done.extend(ended)
+    work.when_done.append(lambda tx: release_everything(tx, work.instance, work.action, absent))
     work.changes.update(gone())
 
 
-def _other_hosts(work: Work) -> list[str]:
-    move = work.db.query(resizes.latest, work.instance.id)
-    if move is None or move.status not in resizes.OPEN:
-        return []
-    return sorted({move.source_compute, move.dest_compute} - {work.host})
+def cancel(jobs: Iterable[Work], reason: str) -> None:
+    """Have operations stop because their instance is deleted, and wait a while for each."""
+    for job in jobs:
+        job.cancel(reason)
+        if not job.left.wait(ABORT_WAIT_S):
+            LOG.warning("instance %d: %s does not stop; deleting under it", job.instance.id, job.task)
+
+
+def legs_of(tx: Tx, delete: Action, args: Mapping[str, Any], service_down_time_s: float) -> tuple[list[str], list[str]]:
+    """The hosts on which a delete must still be done after this one, and those whose daemons are silent."""
+    legs, absent = args.get("legs"), list(args.get("absent", ()))
+    if legs is None:
+        move = resizes.latest(tx, delete.instance_id)
+        is_open = move is not None and move.status in resizes.OPEN
+        legs = sorted({move.source_compute, move.dest_compute} - {delete.host}) if move and is_open else []
+    silent = services.silent(tx, "nova-compute", service_down_time_s) if legs else []
+    return [leg for leg in legs if leg not in silent], absent + [leg for leg in legs if leg in silent]
 
 
 def gone() -> dict[str, Any]:
@@ -157,17 +171,32 @@ def gone() -> dict[str, Any]:
     }
 
 
-def release_everything(tx: Tx, row: instances.Instance) -> None:
-    """Give back what a deleted instance held in the database."""
-    networks.release(tx, row.id)
-    for attachment in volumes.attachments_of(tx, [row.id]):
-        volumes.set_detached(tx, attachment.id)
+def release_everything(
+    tx: Tx, row: instances.Instance, delete: Action | None = None, absent: Sequence[str] = ()
+) -> None:
+    """Give back what a deleted instance held in the database.
+
+    What a guest on an `absent` host may still use stays held, until that host has done its part of `delete`.
+    """
+    if delete is not None:
+        for host in absent:
+            LOG.warning("instance %d: %s is silent, and removes what it has of it when it is back", row.id, host)
+            cleaning.owe(tx, delete, host)
+    if not absent:
+        release_held(tx, row.id)
     security_groups.dissociate(tx, row.id)
     if row.host is not None:
         compute_nodes.release(tx, row.host, vcpus=row.vcpus, memory_mb=row.memory_mb, local_gb=row.local_gb)
     for held in resizes.held_for(tx, row.id):
         compute_nodes.release(tx, held.host, vcpus=held.vcpus, memory_mb=held.memory_mb, local_gb=held.local_gb)
         resizes.set_status(tx, held.move_id, resizes.OPEN, "deleted")
+
+
+def release_held(tx: Tx, instance_id: int) -> None:
+    """Give back what no guest of it uses any more: addresses and volumes."""
+    networks.release(tx, instance_id)
+    for attachment in volumes.attachments_of(tx, [instance_id]):
+        volumes.set_detached(tx, attachment.id)
 
 
 def reboot(work: Work, settings: Settings, *, hard: bool) -> None:

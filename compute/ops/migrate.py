@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import Callable
 
-from compute.errors import ComputeError, MigrationError, UnreachableError
+from compute.errors import ComputeError, HostNotFoundError, MigrationError, UnreachableError
 from compute.rpcapi import ComputeRPC
 from compute.settings import Settings
 from compute.work import Work
@@ -76,6 +76,8 @@ def _begin(work: Work, dest: str) -> Resize:
 
     def write(tx: Tx) -> int:
         row = work.instance
+        if compute_nodes.find(tx, dest) is None:
+            raise HostNotFoundError(f"no compute host {dest}")
         if not compute_nodes.claim(tx, dest, vcpus=row.vcpus, memory_mb=row.memory_mb, local_gb=row.local_gb):
             raise MigrationError(f"{dest}: no room for instance {row.id}")
         return resizes.create(

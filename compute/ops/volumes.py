@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from functools import partial
 
 from compute import block_devices
 from compute.errors import ComputeError, ConflictError, InvalidStateError, VolumeNotFoundError
 from compute.specs import SpecBuilder
 from compute.volume import Maker
-from compute.work import Work
+from compute.work import Work, Write
 from db import volumes
 from db.session import Tx
 from db.volumes import Attachment
@@ -82,21 +83,23 @@ def _set_detached(tx: Tx, *, attachment_id: int) -> None:
     volumes.set_detached(tx, attachment_id)
 
 
-def end_with_instance(work: Work, maker: Maker, *, last_leg: bool) -> None:
-    """Remove the volumes that go with their instance: their bytes here, their records when the instance's end is.
+def end_with_instance(rows: Iterable[Attachment], host: str, maker: Maker, *, last_leg: bool) -> list[Write]:
+    """Remove the volumes that go with their instance: their bytes here, their records by what is returned.
 
     Bytes that one host has are removed there, and those that every host sees at the end. The guest must be gone.
     """
-    for row in work.dossier.volumes:
+    ended: list[Write] = []
+    for row in rows:
         if not row.delete_on_termination or row.state == "attaching":
             continue
-        if row.managed and (row.host == work.host or (row.host is None and last_leg)):
+        if row.managed and (row.host == host or (row.host is None and last_leg)):
             try:
                 maker.remove(row.provider_location, row.host)
             except ComputeError as exc:  # an instance can always be deleted; the volume is there for who looks into it
                 LOG.warning("instance %d: volume %d stays: %s", row.instance_id, row.volume_id, exc)
                 continue
-        work.when_done.append(partial(_end, attachment_id=row.id, volume_id=row.volume_id))
+        ended.append(partial(_end, attachment_id=row.id, volume_id=row.volume_id))
+    return ended
 
 
 def _end(tx: Tx, *, attachment_id: int, volume_id: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import oslo_messaging
@@ -13,8 +14,9 @@ import sqlalchemy as sa
 
 from compute.errors import ComputeError
 from compute.messaging.transport import Bus
-from db import models
+from db import images, models
 from tests.functional.harness import ADMIN, Deployment
+from virt.errors import VirtError
 
 CONTEXT = ADMIN.to_dict()
 GARBAGE: list[Any] = [
@@ -41,7 +43,7 @@ class Raw:
             )
         except oslo_messaging.RemoteError as exc:
             return exc.exc_type, exc.value
-        except (oslo_messaging.MessagingException, ComputeError, UnicodeError) as exc:
+        except (oslo_messaging.MessagingException, ComputeError, VirtError, UnicodeError) as exc:
             return type(exc).__name__.removesuffix("_Remote"), str(exc)
 
 
@@ -131,6 +133,43 @@ def test_arguments_of_ten_megabytes_are_refused_where_they_are_sent(raw: Raw, un
 def test_arguments_larger_than_any_verb_needs_are_told(raw: Raw, unharmed: Callable[[], None]) -> None:
     large = {"instance_id": 1, "path": "/x", "file_contents": "x" * 1_500_000}
     assert raw.send({"method": "inject_file", "args": large})[0] == "InvalidInputError"
+    unharmed()
+
+
+@pytest.mark.parametrize(("method", "args", "told"), [
+    ("attach_volume", {"volume_id": 77, "mountpoint": "/dev/vdb"}, ("VolumeNotFoundError", "no volume 77")),
+    ("inject_file", {"path": "/x", "encoding": "rot13"}, ("InvalidInputError", "encoding 'rot13' is not")),
+])  # fmt: skip
+def test_a_thing_that_is_none_is_told_by_the_class_of_the_contract(
+    raw: Raw, one_host: Deployment, method: str, args: dict[str, Any], told: tuple[str, str]
+) -> None:
+    kind, words = raw.send({"method": method, "args": {"instance_id": one_host.boot()} | args})
+    assert (kind, words[: len(told[1])]) == told
+
+
+def test_a_migration_to_a_host_that_is_none_names_it(raw: Raw, one_host: Deployment) -> None:
+    key = one_host.boot()
+    raw.send({"method": "live_migration", "args": {"instance_id": key, "dest": "nowhere"}})
+    one_host.idle(key)
+    assert one_host.actions(key)[-1].error == "no compute host nowhere"
+
+
+@pytest.mark.parametrize(("image_id", "reason"), [(99, "no image 99"), (1, "image 1 is active: a snapshot goes into")])
+def test_a_snapshot_into_what_does_not_wait_for_one_ends_and_harms_no_image(
+    raw: Raw, one_host: Deployment, image_id: int, reason: str
+) -> None:
+    key, file = one_host.boot(), Path(one_host.conf_for("h1").images_path) / "00000001"
+    file.parent.mkdir(exist_ok=True)
+    file.write_bytes(b"somebody's image")
+    raw.send({"method": "snapshot_instance", "args": {"instance_id": key, "image_id": image_id}})
+    assert one_host.idle(key).vm_state == "active"
+    assert str(one_host.actions(key)[-1].error).startswith(reason)
+    assert file.read_bytes() == b"somebody's image"
+    assert one_host.db.query(images.get, 1).status == "active"
+
+
+def test_a_cpu_that_makes_no_sense_costs_no_traceback(raw: Raw, unharmed: Callable[[], None]) -> None:
+    assert raw.send({"method": "compare_cpu", "args": {"cpu_info": "{"}})[0] == "IncompatibleCpuError"
     unharmed()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -96,6 +97,37 @@ def test_a_message_that_was_lost_is_made_up_for_by_the_audit(deployment, refresh
         deployment.services["alpha"].host.filters.repair()
     assert not admits(deployment, guest, "10.9.9.9")
     assert "is not what the rules say" in caplog.text
+
+
+class Removals:
+    """A kernel's word that filters were removed: any byte."""
+
+    def __init__(self):
+        self._ear, self.mouth = socket.socketpair()
+
+    def fileno(self):
+        return self._ear.fileno()
+
+    def heard(self):
+        return bool(self._ear.recv(100))
+
+    def close(self):
+        self._ear.close()
+        self.mouth.close()
+
+
+def test_filters_that_somebody_removes_are_put_right_at_once(tmp_path, template, monkeypatch):
+    kernel = Removals()
+    monkeypatch.setattr("compute.filter_watch.Removals", lambda: kernel)
+    with Deployment(tmp_path, template, firewall_driver="iptables", filter_audit_interval=1000) as made:
+        made.start("alpha")
+        group(made, "web")
+        rule = let_in(made, Refreshing(made.db, made.api.rpc), "web", cidr="10.9.0.0/16")
+        guest = boot(made, "alpha", "web")
+        made.db.run(group_rows.delete_rule, rule)
+        assert admits(made, guest, "10.9.9.9")
+        kernel.mouth.send(b"removed")
+        eventually(lambda: not admits(made, guest, "10.9.9.9"))
 
 
 def test_a_daemon_puts_filters_right_before_it_serves(deployment, refresh):

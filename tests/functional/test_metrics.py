@@ -145,3 +145,12 @@ def test_an_address_that_is_none_is_refused(listen: str) -> None:
 def test_a_port_that_is_taken_is_refused(measured: Deployment, listen: str) -> None:
     with pytest.raises(ConfigError, match="in use"):
         MetricsServer(listen, Exporter(measured.services["h1"].host))
+
+
+@pytest.mark.parametrize(("host", "open_to_others"), [("127.0.0.1", False), ("[::1]", False), ("", True)])
+def test_an_address_that_others_reach_is_warned_of(
+    one_host: Deployment, caplog: pytest.LogCaptureFixture, host: str, open_to_others: bool
+) -> None:
+    everybody = "0.0.0.0"  # noqa: S104 - that is what is warned of
+    MetricsServer(f"{host or everybody}:{free_port()}", Exporter(one_host.services["h1"].host)).close()
+    assert ("whoever reaches it reads" in caplog.text) == open_to_others

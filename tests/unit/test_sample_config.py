@@ -22,8 +22,8 @@ def test_the_sample_is_current(tmp_path: Path) -> None:
     assert SAMPLE.read_text() == (tmp_path / "sample").read_text(), RENEW
 
 
-def test_the_operator_guide_has_the_command() -> None:
-    assert f".venv/bin/{COMMAND}\n" in (REPOSITORY / "docs/operator-guide.md").read_text()
+def test_the_page_on_configuration_has_the_command() -> None:
+    assert f".venv/bin/{COMMAND}\n" in (REPOSITORY / "docs/configuration.md").read_text()
 
 
 def test_the_sample_names_every_option() -> None:

@@ -302,7 +302,7 @@ def _create_journal() -> None:
         sa.Column("finished_at", DATETIME, nullable=True),
         sa.Column("deadline", DATETIME, nullable=True),
         sa.UniqueConstraint("message_id", "instance_id", "action"),
-        sa.Index("ix_instance_actions_host_state", "host", "state"),
+        sa.Index("ix_instance_actions_state_host", "state", "host"),
     )
     _table(
         "migrations",

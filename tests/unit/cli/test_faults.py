@@ -86,3 +86,4 @@ def test_db_sync_makes_a_database_with_the_five_flavors(manage, tmp_path):
 def test_db_version_speaks_even_without_a_database(manage, tmp_path):
     (tmp_path / "nova.sqlite").unlink()
     assert manage("db", "version", "--json").document == {"database": None, "program": "0001"}
+    assert "at revision none, " in manage("db", "version").out

@@ -58,7 +58,7 @@ def test_a_table_in_a_pipe_is_plain_and_aligned(capsys):
 
 def test_json_has_times_in_iso_and_nothing_else(capsys):
     output.show(Record(facts={"at": datetime(2026, 1, 2), "name": "é\x1b"}), "json")  # noqa: DTZ001
-    assert capsys.readouterr().out == '{\n  "at": "2026-01-02T00:00:00",\n  "name": "\\u00e9\\u001b"\n}\n'
+    assert capsys.readouterr().out == '{\n  "at": "2026-01-02T00:00:00.000Z",\n  "name": "\\u00e9\\u001b"\n}\n'
 
 
 def test_a_complaint_is_one_bounded_line(capsys):

@@ -154,6 +154,17 @@ def test_services_have_faces(manage, a_host):
     assert manage("service", "enable", "host2").code == 3
 
 
+def test_a_service_is_forgotten_only_when_it_is_silent(manage, db, a_host):
+    alive = manage("service", "delete", "host1")
+    assert (alive.code, alive.err) == (4, "nova-manage: nova-compute on host1 is alive: stop it first\n")
+    assert manage("service", "delete", "host1", "--project", "lab").code == 1
+    db.run(services.sign_off, 1, "start-1")
+    assert manage("service", "delete", "host1", "--json").document == {
+        "host": "host1", "binary": "nova-compute", "freed": []
+    }  # fmt: skip
+    assert manage("service", "delete", "host1").code == 3
+
+
 def test_a_host_shows_what_it_has_and_what_is_claimed(manage, db, a_host):
     shown = manage("host", "show", "host1", "--json").document
     assert (shown["vcpus"], shown["cpu_allocation_ratio"], shown["instances"]) == (8, 16.0, 0)

@@ -6,7 +6,7 @@ from compute.cli.completion import everything
 
 VERBS = {
     "db": "sync version",
-    "service": "list enable disable describe_resource update_resource",
+    "service": "list enable disable delete describe_resource update_resource",
     "host": "list show",
     "instance_type": "create delete list",
     "image": "add list show delete",
@@ -77,6 +77,9 @@ def test_an_ambiguous_action_lists_its_candidates(manage):
         ["--format"],
         [""],
         ["vm", ""],
+        ["vm", "pause", "1", "--wait", "--timeout", "soon"],
+        ["vm", "pause", "1", "--wait", "--timeout", "-1"],
+        ["vm", "pause", "1", "--wait", "--timeout", "nan"],
     ],
 )
 def test_a_line_that_does_not_parse_exits_2_with_one_line(manage, argv):
@@ -102,6 +105,20 @@ def test_an_option_may_be_spelt_with_a_dash_or_an_underscore(manage, api):
     said = manage("vm", "boot", "--name", "a", "--image", "i", "--instance-type", "m1.tiny", "--user_data", "/dev/null")
     assert said.code == 0, said.err
     assert api.asked("create")[1]["instance_type"] == "m1.tiny"
+
+
+@pytest.mark.parametrize(("argv", "words"), [
+    (["vm", "boot", "--name", "a", "--image", "i", "--file", "/etc/motd"], "not of the form DST=SRC"),
+    (["vm", "boot", "--name", "a", "--image", "i", "--count", "9" * 25], "is not between 1 and"),
+    (["vm", "show", ""], "instance '': not an id"),
+    (["action", "show", "9" * 20], "ACTION: '99999999999999999999' is not an id"),
+    (["volume", "show", "x"], "VOLUME: 'x' is not an id"),
+    (["secgroup", "delete-rule", "0"], "RULE: '0' is not an id"),
+])  # fmt: skip
+def test_a_value_that_will_not_do_is_named_with_what_would(manage, argv, words):
+    said = manage(*argv)
+    assert said.code == 2
+    assert words in said.err
 
 
 def test_an_argument_that_is_not_utf8_exits_2(manage):

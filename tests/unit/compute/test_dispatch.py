@@ -158,6 +158,14 @@ def test_text_that_no_database_takes_is_refused(text: str) -> None:
         send("take", {"more": {"deep": [text]}})
 
 
+@pytest.mark.parametrize("value", ["hunter2\0", ["hunter2"], {"hunter2": 1}])
+def test_what_is_wrong_with_an_argument_is_said_without_showing_it(value: Any, caplog: Any) -> None:
+    caplog.set_level("DEBUG")
+    with pytest.raises(InvalidInputError, match="text") as told:
+        send("take", {"text": value})
+    assert "hunter2" not in str(told.value) + caplog.text
+
+
 def test_a_whole_number_is_a_float_too_and_unicode_is_text() -> None:
     assert send("take", {"share": 1, "text": "grün 🚀\n", "more": nested(MAX_DEPTH - 5)}) == "grün 🚀\n"
 

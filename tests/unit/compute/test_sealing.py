@@ -44,3 +44,10 @@ def test_first_users_at_one_moment_agree_on_a_key(tmp_path: Path) -> None:
     [thread.join() for thread in threads]
     assert {Sealer(str(tmp_path / "key")).open(one) for one in sealed} == {"x"}
     assert [path.name for path in tmp_path.iterdir()] == ["key"]
+
+
+def test_a_digest_tells_wishes_apart_and_nothing_of_them(tmp_path: Path) -> None:
+    ours, theirs = Sealer(str(tmp_path / "key")), Sealer(str(tmp_path / "other"))
+    assert ours.digest({"a": 1, "b": "s3cret"}) == Sealer(str(tmp_path / "key")).digest({"b": "s3cret", "a": 1})
+    assert ours.digest("s3cret") != ours.digest("s3cret ")
+    assert ours.digest("s3cret") != theirs.digest("s3cret")

@@ -17,7 +17,7 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
 from db import instance_types, migration
-from db.errors import SchemaVersionError
+from db.errors import DatabaseError, SchemaVersionError
 from db.models import metadata
 from db.session import Database
 from tests.unit.db.db_builders import counted
@@ -105,7 +105,7 @@ def test_a_database_of_a_newer_release_is_refused(database: Database) -> None:
 def test_an_error_that_is_not_a_missing_table_is_not_taken_for_one(tmp_path: Path) -> None:
     (tmp_path / "garbage.sqlite").write_bytes(b"not a database, for longer than a page header" * 9)
     garbage = Database(f"sqlite:///{tmp_path / 'garbage.sqlite'}")
-    with pytest.raises(sa.exc.DatabaseError, match="not a database"):
+    with pytest.raises(DatabaseError, match="not a database"):
         migration.version(garbage)
 
 
