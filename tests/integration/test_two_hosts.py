@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from functools import partial
@@ -144,12 +145,12 @@ def test_a_guest_migrates_alive_there_and_back_and_goes_on_counting(pair: Pair, 
     instance_id, name = vm
     boots = pair.boots("alpha", name)
     for source, dest in (("alpha", "beta"), ("beta", "alpha")):
-        last = pair.counts(source, name)[-1]
+        last, began = pair.counts(source, name)[-1], time.monotonic()
         pair.done(pair.api.live_migration(ADMIN, instance_id, dest), 120)
         assert where(pair, instance_id) == (dest, "active")
         assert pair.leftovers(source, name) == []
         wait_until(lambda dest=dest: len(pair.counts(dest, name)) > 3, 5, "it counts there")  # type: ignore[misc]
-        assert last < pair.counts(dest, name)[0] < last + 40
+        assert last < pair.counts(dest, name)[0] <= last + 5 + time.monotonic() - began  # it counts seconds
         assert pair.boots(dest, name) == 0
     pair.done(pair.api.reboot(ADMIN, instance_id), 60)
     wait_until(lambda: pair.boots("alpha", name) > boots, 15, "it boots from its own disk, which came along")
