@@ -148,7 +148,7 @@ class Stage:
         mark, taps = next(_numbers), Wire(self.bare.host, WIRE, "tap")
         aimed = itertools.product(self.seen_paths, specs)
         probes = [(self._senders[path], self._forbidden(spec, path, mark)) for path, spec in aimed]
-        shooter = _Shooter(probes)
+        shooter = Shooter(probes)
         shooter.start()
         try:
             yield
@@ -201,7 +201,7 @@ class Stage:
         return mark in wire.marks
 
 
-class _Shooter(threading.Thread):
+class Shooter(threading.Thread):
     """Sends frames again and again. rounds: how often it has sent all of them."""
 
     def __init__(self, probes: Sequence[tuple[Wire | HostItself, bytes]]) -> None:
