@@ -213,9 +213,11 @@ def kill_a_daemon(bare):
     """Start one that edits a group without end, and kill it before it is ready, or later."""
     command = bare.host.inside(sys.executable, "-c", EDITOR, "qemu:///system")
     with subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True) as editor:
-        assert editor.stdout.readline() == b"starts\n"
-        time.sleep(random.uniform(0.1, 3))  # no fact to wait for: the moment is to be any
-        os.killpg(editor.pid, signal.SIGKILL)
+        try:
+            assert editor.stdout.readline() == b"starts\n"
+            time.sleep(random.uniform(0.1, 3))  # no fact to wait for: the moment is to be any
+        finally:
+            os.killpg(editor.pid, signal.SIGKILL)
 
 
 def test_daemons_killed_at_any_moment_leave_every_guest_filtered(bare, wire, spec, card):
