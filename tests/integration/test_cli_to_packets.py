@@ -148,7 +148,8 @@ def test_a_guest_boots_with_a_config_drive_and_an_address_by_dhcp(lab: Lab) -> N
 
 
 def test_its_qemu_is_nobody_special_and_nobody_else_reads_its_disk(lab: Lab) -> None:
-    assert lab.host.run("sh", "-c", "stat -c %U /proc/$(cat /run/libvirt/qemu/instance-*.pid)").strip() == "libvirt-qemu"
+    owner = lab.host.run("sh", "-c", "stat -c %U /proc/$(cat /run/libvirt/qemu/instance-*.pid)")
+    assert owner.strip() == "libvirt-qemu"
     (disk,) = (lab.folder / "instances").glob("*/disk")
     assert (disk.owner(), disk.stat().st_mode & 0o777) == ("libvirt-qemu", 0o600)
 
