@@ -51,12 +51,13 @@ def _go_on_without(tx: Tx, delete: Action, down_time_s: float) -> None:
     if legs:
         left = json.dumps({**args, "legs": legs[1:], "absent": absent})
         again_s = MOVES[Task.DELETING].deadline_s
-        actions.redirect(tx, delete, step=delete.step, host=legs[0], args=left, deadline_s=again_s)
+        if not actions.redirect(tx, delete, step=delete.step, host=legs[0], args=left, deadline_s=again_s):
+            raise ClaimLostError(f"order {delete.id} of instance {delete.instance_id} was taken meanwhile")
         return
     row = instances.get(tx, delete.instance_id)
     changes = {"vm_state": MOVES[Task.DELETING].end, **lifecycle.gone()}
     words = f"without {', '.join(absent)}, which cleans up when it is back"
-    if not instances.end_task(tx, row.id, Task.DELETING, changes) or not cleaning.end_seen(tx, delete, words):
+    if not instances.end_task(tx, row.id, Task.DELETING, changes) or not actions.finish_seen(tx, delete, words):
         raise ClaimLostError(f"order {delete.id} of instance {row.id} was taken meanwhile")
     lifecycle.release_everything(tx, row, delete, absent)
 

@@ -144,20 +144,8 @@ def is_held(tx: Tx, action_id: int, owner: str, attempt: int) -> bool:
 
 def redirect(tx: Tx, seen: Action, *, step: str, host: str, args: str, deadline_s: float) -> bool:
     """Give an order, still as it was `seen`, to another host with another step; False when it moved on."""
-    moved = tx.execute(
-        sa.update(journal)
-        .where(journal.c.id == seen.id, journal.c.state == seen.state, journal.c.attempt == seen.attempt)
-        .values(
-            state=REQUESTED,
-            owner=None,
-            step=step,
-            host=host,
-            args=args,
-            progress=None,
-            deadline=seconds_from_now(tx, deadline_s),
-        )
-    )
-    return bool(moved.rowcount == 1)
+    leg = {"step": step, "host": host, "args": args, "deadline": seconds_from_now(tx, deadline_s)}
+    return _change_seen(tx, seen, {"state": REQUESTED, "owner": None, "progress": None, **leg})
 
 
 def hand_over(tx: Tx, action_id: int, owner: str, *, step: str, host: str | None, args: str) -> bool:
@@ -180,12 +168,17 @@ def finish(
 
 def fail_seen(tx: Tx, seen: Action, error: str) -> bool:
     """End an order that is still as it was `seen`, because nobody runs it; False when it moved on since."""
-    done = tx.execute(
-        sa.update(journal)
-        .where(journal.c.id == seen.id, journal.c.state == seen.state, journal.c.attempt == seen.attempt)
-        .values(state=FAILED, error=error, finished_at=utcnow())
-    )
-    return bool(done.rowcount == 1)
+    return _change_seen(tx, seen, {"state": FAILED, "error": error, "finished_at": utcnow()})
+
+
+def finish_seen(tx: Tx, seen: Action, words: str) -> bool:
+    """End an order that is still as it was `seen` as done, saying how; False when it moved on since."""
+    return _change_seen(tx, seen, {"state": DONE, "progress": words[:255], "finished_at": utcnow()})
+
+
+def _change_seen(tx: Tx, seen: Action, changes: Mapping[str, Any]) -> bool:
+    same = (journal.c.id == seen.id, journal.c.state == seen.state, journal.c.attempt == seen.attempt)
+    return bool(tx.execute(sa.update(journal).where(*same).values(**changes)).rowcount == 1)
 
 
 def abort_open(tx: Tx, instance_id: int, reason: str, *, keep: int | None = None) -> int:

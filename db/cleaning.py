@@ -58,13 +58,3 @@ def waiting_for(tx: Tx, hosts: Collection[str], delete: str, age_s: float) -> li
         journal.c.requested_at <= seconds_from_now(tx, -age_s),
     )
     return rows.every(tx, Action, statement.order_by(journal.c.id))
-
-
-def end_seen(tx: Tx, seen: Action, words: str) -> bool:
-    """End an order that is still as it was `seen` as done, saying how; False when it moved on since."""
-    done = tx.execute(
-        sa.update(journal)
-        .where(journal.c.id == seen.id, journal.c.state == seen.state, journal.c.attempt == seen.attempt)
-        .values(state=DONE, progress=words[:255], finished_at=utcnow())
-    )
-    return bool(done.rowcount == 1)

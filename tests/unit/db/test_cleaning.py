@@ -53,8 +53,8 @@ def test_only_old_open_deletes_of_the_silent_are_found(tx: Tx) -> None:
 @pytest.mark.parametrize("state", ["requested", "running"])
 def test_a_delete_is_ended_only_as_it_was_seen(tx: Tx, state: str) -> None:
     seen = a_delete(tx, state=state)
-    assert cleaning.end_seen(tx, seen, "without h1")
-    assert not cleaning.end_seen(tx, seen, "again")
+    assert actions.finish_seen(tx, seen, "without h1")
+    assert not actions.finish_seen(tx, seen, "again")
     row = actions.get(tx, seen.id)
     assert (row.state, row.progress, row.finished_at is not None) == ("done", "without h1", True)
 
