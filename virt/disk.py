@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from virt import qcow2
-from virt.errors import DiskError, DiskFullError, ImageError, ProcessError
+from virt.errors import DiskError, DiskFullError, ImageError, ProcessError, disk_error
 from virt.execute import Execute, Limits, run
 
 _ADDRESS_SPACE, _CPU_S = 4 * 1024**3, 300
@@ -40,7 +40,7 @@ class Disks:
                 path.chmod(0o600)
                 file.truncate(size)
         except OSError as exc:
-            raise _disk_error(exc, path) from exc
+            raise disk_error(exc, path) from exc
 
     def create_swap(self, path: Path, size: int) -> None:
         """A raw disk that a guest can swap to as it is."""
@@ -98,7 +98,7 @@ def _refuse_strangers(path: Path, base: Path) -> None:
     except ImageError as exc:
         raise DiskError(f"{path}: {exc}") from exc
     except OSError as exc:
-        raise _disk_error(exc, path) from exc
+        raise disk_error(exc, path) from exc
     if strangers:
         raise DiskError(f"{path}: refers to {', '.join(sorted(strangers)):.200}, and may refer to {base} alone")
 
@@ -110,7 +110,7 @@ def remove_tree(path: Path) -> None:
     except FileNotFoundError:
         return
     except OSError as exc:
-        raise _disk_error(exc, path) from exc
+        raise disk_error(exc, path) from exc
 
 
 def remove_file(path: Path) -> None:
@@ -118,12 +118,7 @@ def remove_file(path: Path) -> None:
     try:
         path.unlink(missing_ok=True)
     except OSError as exc:
-        raise _disk_error(exc, path) from exc
-
-
-def _disk_error(exc: OSError, path: Path) -> DiskError:
-    kind = DiskFullError if exc.errno in {errno.ENOSPC, errno.EDQUOT} else DiskError
-    return kind(f"{path}: {exc.strerror}")
+        raise disk_error(exc, path) from exc
 
 
 def _option(path: Path) -> str:

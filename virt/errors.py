@@ -5,6 +5,11 @@
 
 from __future__ import annotations
 
+import errno
+
+NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
+"""The errors of a file system or a quota that is full."""
+
 
 class VirtError(Exception):
     """Base of everything that virt raises on purpose."""
@@ -70,6 +75,11 @@ class DiskError(VirtError):
 
 class DiskFullError(DiskError):
     """The host has no room for what was asked."""
+
+
+def disk_error(exc: OSError, what: object) -> DiskError:
+    """What it is that a file could not be written, or else handled: DiskFullError where there was no room."""
+    return (DiskFullError if exc.errno in NO_ROOM else DiskError)(f"{what}: {exc.strerror}")
 
 
 class ProcessError(VirtError):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from virt.disk import remove_file
 from virt.driver import Progress
-from virt.errors import DiskError, DiskFullError
+from virt.errors import disk_error
 
 _CHUNK = 1024 * 1024
 _PROGRESS_S = 2.0
@@ -35,8 +35,7 @@ def hand_over(source: Path, path: Path, progress: Progress) -> str:
             _copy(source, path, progress)
             source.unlink()
     except OSError as exc:
-        kind = DiskFullError if exc.errno in {errno.ENOSPC, errno.EDQUOT} else DiskError
-        raise kind(f"{path}: {exc.strerror}") from exc
+        raise disk_error(exc, path) from exc
     return digest
 
 

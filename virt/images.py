@@ -7,7 +7,6 @@ A guest holds a hard link of the file it was built from, so that an evicted imag
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import hashlib
 import logging
@@ -20,7 +19,7 @@ from typing import IO
 
 from virt import image_format
 from virt.driver import Progress, no_progress
-from virt.errors import DiskError, DiskFullError, ImageChecksumError, ImageError
+from virt.errors import NO_ROOM, DiskError, DiskFullError, ImageChecksumError, ImageError
 from virt.image_source import Source, open_source
 from virt.spec import ImageSpec
 
@@ -70,8 +69,7 @@ class ImageCache:
                     self._fetch(image, path, deadline, progress)
                 return self._link(path, link, image)
         except OSError as exc:
-            full = exc.errno in {errno.ENOSPC, errno.EDQUOT}
-            raise (DiskFullError if full else DiskError)(f"image {image.name}: {exc}") from exc
+            raise (DiskFullError if exc.errno in NO_ROOM else DiskError)(f"image {image.name}: {exc}") from exc
 
     def evict(self, unused_for_s: float = 86400.0) -> list[str]:
         """Remove images that no guest has used for so long, and what a fetch that was killed left; never one in use.

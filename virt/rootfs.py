@@ -8,7 +8,6 @@ range, and more bytes or files than allowed. Links are kept as text: nobody foll
 
 from __future__ import annotations
 
-import errno
 import lzma
 import os
 import stat
@@ -19,14 +18,13 @@ from collections.abc import Callable
 from dataclasses import astuple, dataclass
 from pathlib import Path, PurePosixPath
 
-from virt.errors import DiskError, DiskFullError, ImageError, ProcessError
+from virt.errors import NO_ROOM, DiskError, DiskFullError, ImageError, ProcessError, disk_error
 from virt.execute import Execute, Limits, run
 
 _LIMITS = Limits(address_space=1024**3, cpu_s=1800)
 _CHUNK = 1024 * 1024
 _REFUSED, _FULL = 3, 4
 _REMOVE_S = 600.0
-NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
 _SPECIAL = {tarfile.CHRTYPE: "a device", tarfile.BLKTYPE: "a device", tarfile.FIFOTYPE: "a pipe"}
 
 
@@ -59,7 +57,7 @@ def unpack(
     try:
         target.mkdir(mode=0o755)
     except OSError as exc:
-        raise (DiskFullError if exc.errno in NO_ROOM else DiskError)(f"{target}: {exc.strerror}") from exc
+        raise disk_error(exc, target) from exc
     try:
         execute(words, timeout_s=timeout_s, limits=_LIMITS, guard=guard)
     except ProcessError as exc:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import importlib
 import os
 from abc import ABC, abstractmethod
@@ -11,7 +10,7 @@ from typing import Self
 
 from oslo_config.cfg import ConfigOpts
 
-from virt.errors import DiskError, DiskFullError, DriverConfigError
+from virt.errors import DiskError, DiskFullError, DriverConfigError, disk_error
 
 ALIASES = {
     "file": "virt.volume_manager.FileVolumes",
@@ -68,7 +67,7 @@ class FileVolumes(VolumeManager):
             self._refuse_if_larger_than_room(size)
             self._make(path, size)
         except OSError as exc:
-            raise _disk_error(exc, path) from exc
+            raise disk_error(exc, path) from exc
 
     def delete(self, location: str) -> None:
         protocol, _, text = location.partition(":")
@@ -78,7 +77,7 @@ class FileVolumes(VolumeManager):
         try:
             path.unlink(missing_ok=True)
         except OSError as exc:
-            raise _disk_error(exc, path) from exc
+            raise disk_error(exc, path) from exc
 
     def _refuse_if_larger_than_room(self, size: int) -> None:
         """A sparse file takes no room yet, but one that could never be filled is a promise that is not kept."""
@@ -115,8 +114,3 @@ def load(conf: ConfigOpts) -> VolumeManager:
     if not (isinstance(target, type) and issubclass(target, VolumeManager)):
         raise DriverConfigError(f"volume_manager = {name}: is not a VolumeManager")
     return target.from_conf(conf)
-
-
-def _disk_error(exc: OSError, path: Path) -> DiskError:
-    kind = DiskFullError if exc.errno in {errno.ENOSPC, errno.EDQUOT} else DiskError
-    return kind(f"{path}: {exc.strerror}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +9,7 @@ from pathlib import Path
 from virt import configdrive, image_format
 from virt.disk import Disks, remove_file, remove_tree
 from virt.driver import Progress
-from virt.errors import DiskError, DiskFullError, ImageError
+from virt.errors import DiskError, ImageError, disk_error
 from virt.images import ImageCache
 from virt.libvirt.layout import Layout
 from virt.spec import ImageSpec, InstanceSpec
@@ -75,7 +74,7 @@ class Builder:
                 file.write(data)
             part.replace(path)
         except OSError as exc:
-            raise _disk_error(exc, path) from exc
+            raise disk_error(exc, path) from exc
 
     def remove_config_drive(self, name: str) -> None:
         """Have no config drive; succeed if there is none."""
@@ -158,9 +157,4 @@ def _make_directory(layout: Layout) -> None:
         layout.directory.mkdir(mode=0o711)  # the hypervisor's user passes through; only root looks around
         layout.unfinished.touch()
     except OSError as exc:
-        raise _disk_error(exc, layout.directory) from exc
-
-
-def _disk_error(exc: OSError, path: Path) -> DiskError:
-    kind = DiskFullError if exc.errno in {errno.ENOSPC, errno.EDQUOT} else DiskError
-    return kind(f"{path}: {exc.strerror}")
+        raise disk_error(exc, layout.directory) from exc

@@ -12,7 +12,13 @@ from pathlib import Path
 from virt import configdrive, image_format, rootfs
 from virt.disk import remove_tree
 from virt.driver import Progress
-from virt.errors import DiskError, DiskFullError, HypervisorError, ImageError, ProcessError, UnsupportedError
+from virt.errors import (
+    HypervisorError,
+    ImageError,
+    ProcessError,
+    UnsupportedError,
+    disk_error,
+)
 from virt.execute import run
 from virt.libvirt import lxc_keeper
 from virt.libvirt.build import Builder
@@ -66,7 +72,7 @@ class ContainerBuilder(Builder):
                 layout.config.rename(old)
             part.rename(layout.config)
         except OSError as exc:
-            raise _disk_error(exc, layout.config) from exc
+            raise disk_error(exc, layout.config) from exc
         remove_tree(old)
 
     def remove_config_drive(self, name: str) -> None:
@@ -129,7 +135,7 @@ def _make_directory(layout: Layout, spec: InstanceSpec) -> None:
         os.chown(layout.directory, -1, first_id(spec))
         layout.directory.chmod(0o710)  # the container's root passes through, and no other user of the host
     except OSError as exc:
-        raise _disk_error(exc, layout.directory) from exc
+        raise disk_error(exc, layout.directory) from exc
 
 
 def _write(top: Path, documents: dict[str, bytes], group: int) -> None:
@@ -146,8 +152,3 @@ def _write(top: Path, documents: dict[str, bytes], group: int) -> None:
 
 def _lock(layout: Layout) -> Path:
     return layout.directory / "console.lock"
-
-
-def _disk_error(exc: OSError, path: Path) -> DiskError:
-    kind = DiskFullError if exc.errno in rootfs.NO_ROOM else DiskError
-    return kind(f"{path}: {exc.strerror}")

@@ -7,7 +7,6 @@ another host of the pool (302), and wants to be told the length beforehand.
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import logging
 import os
@@ -20,7 +19,7 @@ from typing import IO
 from urllib.parse import urlencode, urlsplit
 
 from virt.driver import Progress
-from virt.errors import DiskError, DiskFullError, HypervisorError
+from virt.errors import DiskError, HypervisorError, disk_error
 from virt.xenapi.errors import XapiError
 from virt.xenapi.helper import HelperBase
 from virt.xenapi.session import Session
@@ -223,5 +222,4 @@ def _told(what: str) -> Iterator[None]:
     try:
         yield
     except OSError as exc:
-        kind = DiskFullError if exc.errno in {errno.ENOSPC, errno.EDQUOT} else DiskError
-        raise kind(f"{what}: {exc.strerror}") from exc
+        raise disk_error(exc, what) from exc
