@@ -105,8 +105,9 @@ class Scheduler:
             sizes = {"vcpus": request.vcpus, "memory_mb": request.memory_mb, "local_gb": request.local_gb}
             if db.compute_nodes.claim(tx, host, **sizes):
                 batch.won(at, host)
-                after[host] = with_instance(after[host], request)
                 self._recent.took(host, request)
+                if batch.pending:
+                    after[host] = with_instance(after[host], request)
             else:
                 batch.lost(at, host)
         return after

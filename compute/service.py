@@ -293,6 +293,7 @@ def open_database(conf: ConfigOpts) -> Database:
 
     return Database(
         conf.sql_connection,
+        sqlite_synchronous=conf.sqlite_synchronous,
         max_retries=conf.sql_max_retries,
         retry_interval_s=conf.sql_retry_interval,
         idle_timeout_s=conf.sql_idle_timeout,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface, ip_address, ip_network
 
 from compute.sealing import Sealer
@@ -115,6 +116,7 @@ def vif(held: networks.HeldAddress) -> spec.Vif:
     )
 
 
+@lru_cache(256)
 def network_spec(row: networks.Network) -> spec.Network:
     """A network as a host must provide it."""
     return spec.Network(

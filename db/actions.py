@@ -18,6 +18,7 @@ from db import rows
 from db.errors import RowNotFoundError
 from db.models import instance_actions as journal
 from db.models import instances, services
+from db.prepared import Prepared
 from db.session import Tx, utcnow
 
 REQUESTED, RUNNING, DONE, FAILED, ABORTED = "requested", "running", "done", "failed", "aborted"
@@ -50,7 +51,7 @@ class Action:
 
 
 _ALL = sa.select(*rows.columns(Action, journal))
-_BY_ID = _ALL.where(journal.c.id == sa.bindparam("key"))
+_BY_ID = Prepared(_ALL.where(journal.c.id == sa.bindparam("key")))
 
 
 def create(tx: Tx, values: Mapping[str, Any]) -> int:
@@ -77,7 +78,7 @@ def get(tx: Tx, action_id: int) -> Action:
     return rows.one(tx, Action, _BY_ID, "action", action_id, {"key": action_id})
 
 
-_CLAIM = (
+_CLAIM = Prepared(
     sa.update(journal)
     .where(
         journal.c.id == sa.bindparam("key"),
@@ -100,13 +101,24 @@ _HELD = (
     journal.c.owner == sa.bindparam("holder"),
 )
 _FINISH = sa.update(journal).where(*_HELD).values(finished_at=utcnow())
-_IS_HELD = sa.select(journal.c.id).where(*_HELD, journal.c.attempt == sa.bindparam("its_attempt")).with_for_update()
+_ABORT = Prepared(
+    sa.update(journal)
+    .where(
+        journal.c.instance_id == sa.bindparam("its_instance"),
+        sa.or_(*(journal.c.state == state for state in OPEN)),
+        journal.c.id != sa.bindparam("kept"),
+    )
+    .values(state=ABORTED, error=sa.bindparam("why"), finished_at=utcnow())
+)
+_IS_HELD = Prepared(
+    sa.select(journal.c.id).where(*_HELD, journal.c.attempt == sa.bindparam("its_attempt")).with_for_update()
+)
 
 
 def claim(tx: Tx, action_id: int, instance_id: int, step: str, host: str, owner: str) -> bool:
     """Take a requested order for this daemon; False when it was taken before, is over, or is not this host's turn."""
     keys = {"key": action_id, "its_instance": instance_id, "its_step": step, "here": host, "taker": owner}
-    return tx.execute(_CLAIM, keys).rowcount == 1
+    return _CLAIM.change(tx, keys) == 1
 
 
 def adopt(tx: Tx, seen: Action, owner: str) -> bool:
@@ -139,7 +151,7 @@ def set_args(tx: Tx, action_id: int, owner: str, args: str) -> bool:
 def is_held(tx: Tx, action_id: int, owner: str, attempt: int) -> bool:
     """True while `owner` runs that attempt of an order; the row is locked until the transaction ends."""
     keys = {"key": action_id, "holder": owner, "its_attempt": attempt}
-    return tx.execute(_IS_HELD, keys).first() is not None
+    return _IS_HELD.first(tx, keys) is not None
 
 
 def redirect(tx: Tx, seen: Action, *, step: str, host: str, args: str, deadline_s: float) -> bool:
@@ -183,11 +195,7 @@ def _change_seen(tx: Tx, seen: Action, changes: Mapping[str, Any]) -> bool:
 
 def abort_open(tx: Tx, instance_id: int, reason: str, *, keep: int | None = None) -> int:
     """End every open order of an instance but `keep`, because a delete outranks it; how many there were."""
-    statement = sa.update(journal).where(journal.c.instance_id == instance_id, journal.c.state.in_(OPEN))
-    if keep is not None:
-        statement = statement.where(journal.c.id != keep)
-    done = tx.execute(statement.values(state=ABORTED, error=reason, finished_at=utcnow()))
-    return int(done.rowcount)
+    return _ABORT.change(tx, {"its_instance": instance_id, "why": reason, "kept": keep or -1})
 
 
 def waiting_longer_than(tx: Tx, host: str, age_s: float) -> list[Action]:

@@ -15,6 +15,7 @@ from db.models import instance_types as type_table
 from db.models import instances, quotas
 from db.models import networks as network_table
 from db.models import security_groups as group_table
+from db.prepared import Prepared
 from db.session import Tx
 
 
@@ -65,7 +66,7 @@ _OF_IMAGE = sa.and_(
     _IMAGES.deleted == sa.false(),
     sa.or_(_IMAGES.name == sa.bindparam("image_key"), _IMAGES.id == sa.bindparam("image_id")),
 )
-_FACTS = (
+_FACTS = Prepared(
     sa.select(
         *_TYPE_COLUMNS,
         *_IMAGE_COLUMNS,
@@ -100,7 +101,7 @@ def facts(tx: Tx, *, user_id: str, project_id: str, instance_type: str, image: s
         group_id = security_groups.ensure_default(tx, user_id, project_id, hold=True).id
     image_id = -1 if image is None else rows.row_id(image)
     keys = {"type_key": instance_type, "image_key": image, "image_id": image_id, "project_id": project_id}
-    found = tx.execute(_FACTS, keys).first()
+    found = _FACTS.first(tx, keys)
     if found is None:
         raise RowNotFoundError("instance type", instance_type)
     known = _facts(tx, found, user_id, project_id, group_id)

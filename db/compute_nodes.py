@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from db import resizes, rows
 from db.models import compute_nodes as nodes
 from db.models import instances, services
+from db.prepared import Prepared
 from db.session import Tx, utcnow
 
 
@@ -49,7 +50,7 @@ class Candidate:
 
 
 _ALL = rows.select_live(ComputeNode, nodes)
-_CANDIDATES = (
+_CANDIDATES = Prepared(
     sa.select(
         *rows.columns(ComputeNode, nodes),
         services.c.availability_zone,
@@ -70,7 +71,7 @@ def find(tx: Tx, host: str) -> ComputeNode | None:
 
 def candidates(tx: Tx) -> list[Candidate]:
     """Every registered host with all that scheduling needs: one statement."""
-    return [_candidate(found) for found in tx.execute(_CANDIDATES)]
+    return [_candidate(found) for found in _CANDIDATES.every(tx)]
 
 
 def _candidate(found: Any) -> Candidate:
@@ -79,7 +80,7 @@ def _candidate(found: Any) -> Candidate:
     return Candidate(node, found.availability_zone, bool(found.disabled), age_s)
 
 
-_CLAIM = (
+_CLAIM = Prepared(
     sa.update(nodes)
     .where(
         nodes.c.host == sa.bindparam("on_host"),
@@ -99,7 +100,7 @@ _CLAIM = (
 def claim(tx: Tx, host: str, *, vcpus: int, memory_mb: int, local_gb: int) -> bool:
     """Take room on a host if there is room; False otherwise. The check and the taking are one statement."""
     params = {"on_host": host, "cpus": vcpus, "mem": memory_mb, "disk": local_gb}
-    return bool(tx.execute(_CLAIM, params).rowcount == 1)
+    return _CLAIM.change(tx, params) == 1
 
 
 def release(tx: Tx, host: str, *, vcpus: int, memory_mb: int, local_gb: int) -> None:
@@ -107,7 +108,7 @@ def release(tx: Tx, host: str, *, vcpus: int, memory_mb: int, local_gb: int) -> 
     _add(tx, host, -vcpus, -memory_mb, -local_gb, -1)
 
 
-_ADD = (
+_ADD = Prepared(
     sa.update(nodes)
     .where(nodes.c.host == sa.bindparam("on_host"))
     .values(
@@ -120,7 +121,7 @@ _ADD = (
 
 
 def _add(tx: Tx, host: str, vcpus: int, memory_mb: int, local_gb: int, count: int) -> None:
-    tx.execute(_ADD, {"on_host": host, "cpus": vcpus, "mem": memory_mb, "disk": local_gb, "guests": count})
+    _ADD.change(tx, {"on_host": host, "cpus": vcpus, "mem": memory_mb, "disk": local_gb, "guests": count})
 
 
 def report(tx: Tx, service_id: int, host: str, totals: Mapping[str, Any]) -> None:

@@ -53,7 +53,7 @@ _BY_KEY = (
 def create(tx: Tx, *, name: str, status: str, disk_format: str, location: str, **facts: Any) -> int:
     """Register an image and return its id; the name must be free. `facts`: the other columns, properties as a dict."""
     values = {"name": name, "status": status, "disk_format": disk_format, "location": location, **facts}
-    return rows.insert(tx, images, _encoded(values))
+    return rows.insert(tx, images, {"properties": "{}", **_encoded(values)})
 
 
 def get(tx: Tx, image_id: int, *, read_deleted: bool = False) -> Image:

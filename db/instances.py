@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
 from typing import Any
 
 import sqlalchemy as sa
@@ -12,6 +13,7 @@ import sqlalchemy as sa
 from db import rows
 from db.errors import RowNotFoundError
 from db.models import fixed_ips, instance_types, instances
+from db.prepared import Prepared
 from db.session import Tx, utcnow
 
 
@@ -78,7 +80,7 @@ class PowerRecord:
 
 
 _ALL = sa.select(*rows.columns(Instance, instances))
-_BY_ID = _ALL.where(instances.c.id == sa.bindparam("key"))
+_BY_ID = Prepared(_ALL.where(instances.c.id == sa.bindparam("key")))
 _BY_IDS = _ALL.where(instances.c.id.in_(sa.bindparam("keys", expanding=True)))
 _LIVE_BY_IDS = _BY_IDS.where(instances.c.deleted == sa.false())
 
@@ -90,7 +92,7 @@ def create(tx: Tx, values: Mapping[str, Any]) -> int:
 
 def get(tx: Tx, instance_id: int, *, read_deleted: bool = False) -> Instance:
     """The instance; RowNotFoundError when there is none, or it is deleted and `read_deleted` is false."""
-    found = tx.execute(_BY_ID, {"key": instance_id}).first()
+    found = _BY_ID.first(tx, {"key": instance_id})
     if found is None or (found.deleted and not read_deleted):
         raise RowNotFoundError("instance", instance_id)
     return Instance(*found)
@@ -149,8 +151,6 @@ _ID, _TASK = instances.c.id == sa.bindparam("key"), instances.c.task_state == sa
 _LIVE = instances.c.deleted == sa.false()
 _FREE = sa.or_(instances.c.task_state.is_(None), instances.c.task_state == sa.bindparam("replaces"))
 _TOUCH = sa.update(instances).where(_ID).values(updated_at=utcnow())
-_BEGIN = _TOUCH.where(_LIVE, _FREE, instances.c.vm_state.in_(sa.bindparam("vm_states", expanding=True)))
-_BEGIN_UNLOCKED = _BEGIN.where(instances.c.locked == sa.false())
 _OVERRIDE = _TOUCH.where(
     _LIVE, sa.or_(instances.c.task_state.is_(None), instances.c.task_state != sa.bindparam("task"))
 )
@@ -164,8 +164,16 @@ def begin_task(
 
     replaces: a task_state that counts as free (`scheduling`, which a plain scheduler leaves).
     """
-    keys = {"key": instance_id, "vm_states": list(from_vm_states), "replaces": replaces}
-    return rows.change(tx, _BEGIN if also_locked else _BEGIN_UNLOCKED, {"task_state": task}, **keys) == 1
+    statement = _begin(frozenset(from_vm_states), also_locked=also_locked)
+    return rows.change(tx, statement, {"task_state": task}, key=instance_id, replaces=replaces) == 1
+
+
+@cache
+def _begin(vm_states: frozenset[str], *, also_locked: bool) -> sa.Update:
+    """The states are part of it, so that it can be prepared; there are as many as there are tasks."""
+    allowed = sa.or_(*(instances.c.vm_state == state for state in sorted(vm_states)))
+    statement = _TOUCH.where(_LIVE, _FREE, allowed)
+    return statement if also_locked else statement.where(instances.c.locked == sa.false())
 
 
 def override_task(tx: Tx, instance_id: int, task: str, **changes: Any) -> bool:
@@ -241,6 +249,9 @@ def flavor_names(tx: Tx, ids: Collection[int]) -> dict[int, str]:
 
 def by_ids(tx: Tx, ids: Collection[int], *, read_deleted: bool = False) -> list[Instance]:
     """Instances by id, in no order."""
+    if len(ids) == 1:
+        found = rows.every(tx, Instance, _BY_ID, {"key": next(iter(ids))})
+        return [row for row in found if read_deleted or not row.deleted]
     return rows.every(tx, Instance, _BY_IDS if read_deleted else _LIVE_BY_IDS, {"keys": list(ids)})
 
 

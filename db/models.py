@@ -141,7 +141,7 @@ images = _table(
     _int("min_disk_gb", 0),
     _ref("kernel_id", "images.id", nullable=True, index=False),
     _ref("ramdisk_id", "images.id", nullable=True, index=False),
-    sa.Column("properties", TEXT, nullable=False, default="{}"),
+    sa.Column("properties", TEXT, nullable=False),
     _live(),
     sa.UniqueConstraint("name", "live"),
 )
@@ -187,7 +187,7 @@ instances = _table(
     sa.Column("terminated_at", DATETIME, nullable=True),
     sa.Column("rescued_at", DATETIME, nullable=True),
     sa.Index("ix_instances_host_deleted", "host", "deleted"),
-    sa.Index("ix_instances_project_id_deleted", "project_id", "deleted"),
+    sa.Index("ix_instances_usage", "project_id", "deleted", "vcpus", "memory_mb"),
 )
 
 instance_actions = _table(

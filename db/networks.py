@@ -18,6 +18,7 @@ from db.errors import (
     RowNotFoundError,
 )
 from db.models import fixed_ips, instances, networks
+from db.prepared import Prepared
 from db.session import Tx, utcnow
 
 _CHUNK = 4096
@@ -81,14 +82,14 @@ class FixedIp:
 _N, _F = networks.c, fixed_ips.c
 _WIDTH = len(fields(Network))
 _LIVE = rows.select_live(Network, networks).order_by(_N.id)
-_BY_ID = rows.select_live(Network, networks).where(_N.id == sa.bindparam("network_id"))
-_BY_KEY = (
+_BY_ID = Prepared(rows.select_live(Network, networks).where(_N.id == sa.bindparam("network_id")))
+_BY_KEY = Prepared(
     rows.select_live(Network, networks)
     .where(sa.or_(_N.label == sa.bindparam("key"), _N.id == sa.bindparam("network_id")))
     .order_by(sa.case((_N.label == sa.bindparam("key"), 0), else_=1))
     .limit(1)
 )
-_DEFAULT = (
+_DEFAULT = Prepared(
     rows.select_live(Network, networks)
     .where(sa.or_(_N.project_id == sa.bindparam("project_id"), _N.project_id.is_(None)))
     .order_by(sa.case((_N.project_id.is_(None), 1), else_=0), _N.id)
@@ -173,10 +174,13 @@ def delete(tx: Tx, network_id: int) -> None:
         raise RowInUseError("network", network_id, f"{held} addresses of instances")
 
 
+_POOL = _F.network_id == sa.bindparam("network_id")
+
+
 def _candidate(owner: sa.ColumnElement[int], *where: sa.ColumnElement[bool]) -> sa.Select[Any]:
     """Rows of the pool; `owner` says whose they are and orders them."""
     facts = (_F.id, _F.network_id, _F.address, _F.mac_address)
-    return sa.select(owner.label("owner"), *facts).where(_F.network_id == sa.bindparam("network_id"), *where)
+    return sa.select(owner.label("owner"), *facts).where(*where)
 
 
 def _claim_statement(candidates: sa.Select[Any] | sa.CompoundSelect[Any]) -> sa.Select[Any]:
@@ -193,7 +197,9 @@ def _claim_statement(candidates: sa.Select[Any] | sa.CompoundSelect[Any]) -> sa.
 
 
 _FREE = (_F.reserved == sa.false(), _F.instance_id.is_(None))
-_OWN = _candidate(sa.literal_column("1"), _F.instance_id == sa.bindparam("instance_id")).limit(1).subquery("own")
+# Of an instance's few addresses that of the network: the sum keeps SQLite from looking through all of the network's.
+_ITS = (_F.instance_id == sa.bindparam("instance_id"), _F.network_id + 0 == sa.bindparam("network_id"))
+_OWN = _candidate(sa.literal_column("1"), *_ITS).limit(1).subquery("own")
 
 
 def _claim_any(*order: sa.ColumnElement[int], hint: str = "") -> sa.Select[Any]:
@@ -203,25 +209,25 @@ def _claim_any(*order: sa.ColumnElement[int], hint: str = "") -> sa.Select[Any]:
     would skip that and find nothing. The row must come out of ix_fixed_ips_free already in order: a sort, or a walk
     along the primary key, reads every address there is, and on MariaDB locks it.
     """
-    free = _candidate(sa.literal_column("0"), *_FREE).order_by(*order).limit(1).with_for_update(skip_locked=True)
+    free = _candidate(sa.literal_column("0"), _POOL, *_FREE).order_by(*order).limit(1).with_for_update(skip_locked=True)
     if hint:
         free = free.with_hint(fixed_ips, hint)
     return _claim_statement(sa.union_all(sa.select(*_OWN.c), sa.select(*free.subquery("free").c)))
 
 
 # PostgreSQL sees the index's order only when the NULL column is named, MariaDB only when it is not.
-_CLAIM = _claim_any(_F.instance_id, _F.id)
-_CLAIM_MYSQL = _claim_any(_F.id, hint="FORCE INDEX (ix_fixed_ips_free)")
+_CLAIM = Prepared(_claim_any(_F.instance_id, _F.id))
+_CLAIM_MYSQL = Prepared(_claim_any(_F.id, hint="FORCE INDEX (ix_fixed_ips_free)"))
 _STANDING = sa.case(
     (_F.reserved, 2), (_F.instance_id == sa.bindparam("instance_id"), 1), (_F.instance_id.is_(None), 0), else_=3
 )
-_CLAIM_EXACT = _claim_statement(_candidate(_STANDING, _F.address == sa.bindparam("address")))
-_TAKE = (
+_CLAIM_EXACT = Prepared(_claim_statement(_candidate(_STANDING, _POOL, _F.address == sa.bindparam("address"))))
+_TAKE = Prepared(
     sa.update(fixed_ips)
     .where(_F.id == sa.bindparam("ip_id"), *_FREE)
     .values(instance_id=sa.bindparam("taker"), mac_address=sa.bindparam("mac"), updated_at=utcnow())
 )
-_RELEASE = (
+_RELEASE = Prepared(
     sa.update(fixed_ips)
     .where(_F.instance_id == sa.bindparam("holder"))
     .values(instance_id=None, mac_address=None, leased=False, updated_at=utcnow())
@@ -235,7 +241,7 @@ def claim(tx: Tx, network_id: int, instance_id: int, mac: str) -> ClaimedAddress
     what a claim under way holds is not free.
     """
     statement = _CLAIM_MYSQL if tx.dialect.name in {"mysql", "mariadb"} else _CLAIM
-    found = tx.execute(statement, {"network_id": network_id, "instance_id": instance_id}).first()
+    found = statement.first(tx, {"network_id": network_id, "instance_id": instance_id})
     if found is None:
         raise RowNotFoundError("network", network_id)
     network = Network(*found[:_WIDTH])
@@ -254,7 +260,7 @@ def claim_exact(tx: Tx, network_id: int, instance_id: int, mac: str, address: st
     AddressUnavailableError when it is reserved, held by another instance, or not of the network.
     """
     key = {"network_id": network_id, "instance_id": instance_id, "address": address}
-    found = tx.execute(_CLAIM_EXACT, key).first()
+    found = _CLAIM_EXACT.first(tx, key)
     if found is None:
         raise RowNotFoundError("network", network_id)
     network = Network(*found[:_WIDTH])
@@ -271,7 +277,7 @@ def claim_exact(tx: Tx, network_id: int, instance_id: int, mac: str, address: st
 
 def release(tx: Tx, instance_id: int) -> int:
     """Give back every address of an instance; returns how many there were."""
-    return tx.execute(_RELEASE, {"holder": instance_id}).rowcount
+    return _RELEASE.change(tx, {"holder": instance_id})
 
 
 _HELD = (
@@ -307,7 +313,7 @@ def _held(found: Iterable[sa.Row[Any]]) -> list[HeldAddress]:
 
 
 def _take(tx: Tx, ip_id: int, instance_id: int, mac: str) -> bool:
-    return tx.execute(_TAKE, {"ip_id": ip_id, "taker": instance_id, "mac": mac}).rowcount == 1
+    return _TAKE.change(tx, {"ip_id": ip_id, "taker": instance_id, "mac": mac}) == 1
 
 
 def _block(cidr: str) -> ipaddress.IPv4Network:

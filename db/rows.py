@@ -11,11 +11,11 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 
 from db.errors import RowNotFoundError
+from db.prepared import NOTHING, Params, Prepared
 from db.session import Tx, utcnow
 
 Row = TypeVar("Row")
-_Dml = TypeVar("_Dml", sa.Insert, sa.Update)
-Params = Mapping[str, Any] | None
+Query = sa.Select[Any] | Prepared
 
 
 @cache
@@ -36,13 +36,13 @@ def row_id(key: str | int) -> int:
     return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else -1
 
 
-def first(tx: Tx, row_type: type[Row], statement: sa.Select[Any], params: Params = None) -> Row | None:
+def first(tx: Tx, row_type: type[Row], statement: Query, params: Params = NOTHING) -> Row | None:
     """The first row as `row_type`, or None."""
-    found = tx.execute(statement, params).first()
+    found = statement.first(tx, params) if isinstance(statement, Prepared) else tx.execute(statement, params).first()
     return None if found is None else row_type(*found)
 
 
-def one(tx: Tx, row_type: type[Row], statement: sa.Select[Any], kind: str, key: object, params: Params = None) -> Row:
+def one(tx: Tx, row_type: type[Row], statement: Query, kind: str, key: object, params: Params = NOTHING) -> Row:
     """The row as `row_type`; RowNotFoundError(kind, key) when there is none."""
     row = first(tx, row_type, statement, params)
     if row is None:
@@ -50,16 +50,16 @@ def one(tx: Tx, row_type: type[Row], statement: sa.Select[Any], kind: str, key: 
     return row
 
 
-def every(tx: Tx, row_type: type[Row], statement: sa.Select[Any], params: Params = None) -> list[Row]:
+def every(tx: Tx, row_type: type[Row], statement: Query, params: Params = NOTHING) -> list[Row]:
     """All rows as `row_type`."""
-    return [row_type(*found) for found in tx.execute(statement, params)]
+    found = statement.every(tx, params) if isinstance(statement, Prepared) else tx.execute(statement, params)
+    return [row_type(*row) for row in found]
 
 
 def insert(tx: Tx, table: sa.Table, values: dict[str, Any]) -> int:
-    """Insert one row, whose values may be SQL expressions, and return its id."""
+    """Insert one row, whose values may be SQL expressions that are kept and used again, and return its id."""
     plain, computed = _apart(values)
-    key = tx.execute(_setting(_insert(table), tuple(computed.items())), plain).inserted_primary_key
-    return int(key[0]) if key else 0
+    return _setting(_insert(table), tuple(computed.items())).insert(tx, plain)
 
 
 def insert_unless_there(tx: Tx, table: sa.Table, values: dict[str, Any]) -> None:
@@ -74,10 +74,11 @@ def insert_unless_there(tx: Tx, table: sa.Table, values: dict[str, Any]) -> None
 def change(tx: Tx, statement: sa.Update, changes: Mapping[str, Any], **params: Any) -> int:
     """Run an UPDATE of one's own making with `changes` added to what it sets; how many rows it met.
 
-    changes may be SQL expressions; params are for the binds of its WHERE, which must not be named like columns.
+    changes may be SQL expressions that are kept and used again, as `utcnow()` is; params are for the binds of its
+    WHERE, which must not be named like columns.
     """
     plain, computed = _apart(changes)
-    return tx.execute(_setting(statement, tuple(computed.items())), {**plain, **params}).rowcount
+    return _setting(statement, tuple(computed.items())).change(tx, {**plain, **params})
 
 
 @cache
@@ -95,8 +96,8 @@ def _insert_unless_there(table: sa.Table, dialect: str) -> sa.Insert:
 
 
 @lru_cache(256)
-def _setting(statement: _Dml, computed: tuple[tuple[str, Any], ...]) -> _Dml:
-    return statement.values(dict(computed)) if computed else statement
+def _setting(statement: sa.Insert | sa.Update, computed: tuple[tuple[str, Any], ...]) -> Prepared:
+    return Prepared(statement.values(dict(computed)) if computed else statement)
 
 
 def _apart(values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -108,7 +109,9 @@ def _apart(values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
 
 def insert_many(tx: Tx, table: sa.Table, values: Sequence[dict[str, Any]]) -> None:
     """Insert rows in one statement; no ids come back."""
-    if values:
+    if len(values) == 1:
+        insert(tx, table, values[0])
+    elif values:
         tx.execute(_insert(table), list(values))
 
 

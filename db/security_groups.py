@@ -13,6 +13,7 @@ from db.errors import DuplicateRowError, RowInUseError, RowNotFoundError
 from db.models import fixed_ips, instances, migrations, networks, security_groups
 from db.models import security_group_instance_association as association
 from db.models import security_group_rules as group_rules
+from db.prepared import Prepared
 from db.session import Tx, utcnow
 
 
@@ -64,7 +65,8 @@ class Member:
 _G, _R, _A, _I, _F = security_groups.c, group_rules.c, association.c, instances.c, fixed_ips.c
 _LIVE = rows.select_live(SecurityGroup, security_groups).order_by(_G.id)
 _BY_ID = _LIVE.where(_G.id == sa.bindparam("group_id"))
-_BY_NAME = _LIVE.where(_G.project_id == sa.bindparam("project_id"), _G.name == sa.bindparam("group_name"))
+_NAMED = _LIVE.where(_G.project_id == sa.bindparam("project_id"), _G.name == sa.bindparam("group_name"))
+_BY_NAME = Prepared(_NAMED)
 _BY_KEY = (
     rows.select_live(SecurityGroup, security_groups)
     .where(
@@ -78,7 +80,7 @@ _BY_NAMES = _LIVE.where(
     _G.project_id == sa.bindparam("project_id"), _G.name.in_(sa.bindparam("names", expanding=True))
 ).with_for_update(read=True)
 _HELD_GROUPS = _LIVE.where(_G.id.in_(sa.bindparam("group_ids", expanding=True))).with_for_update(read=True)
-_HELD_DEFAULT = _BY_NAME.with_for_update(key_share=True)
+_HELD_DEFAULT = Prepared(_NAMED.with_for_update(key_share=True))
 
 
 def ensure_default(tx: Tx, user_id: str, project_id: str, *, hold: bool = False) -> SecurityGroup:

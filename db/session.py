@@ -10,8 +10,8 @@ from __future__ import annotations
 import logging
 import random
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any, TypeVar, cast
 
 import sqlalchemy as sa
@@ -21,6 +21,7 @@ from sqlalchemy.sql.functions import FunctionElement
 
 from db import sqlite
 from db.combine import Combiner
+from db.connections import Connections, Loan
 from db.errors import DatabaseError, DatabaseUnreachableError, DuplicateRowError
 from db.handover import Handover
 
@@ -66,6 +67,7 @@ class Database:
         self,
         url: str,
         *,
+        sqlite_synchronous: bool = True,
         max_retries: int = 12,
         retry_interval_s: float = 1.0,
         idle_timeout_s: int = 3600,
@@ -78,32 +80,30 @@ class Database:
         if self.url.get_backend_name() == "sqlite":
             self._handover = Handover(self.url.database)
             self._combiner = Combiner(self.transaction, sqlite.BUSY_TIMEOUT_S)
-            self.engine = sqlite.engine(self.url, pool_size, self._handover)
+            self.engine = sqlite.engine(self.url, pool_size, self._handover, synchronous=sqlite_synchronous)
             self.reader = sqlite.engine(self.url, pool_size)
         else:
             self.engine = _engine(self.url, idle_timeout_s, pool_size)
             self.reader = _engine(self.url, idle_timeout_s, pool_size, autocommit=True)
+        self._writers, self._readers = Connections(self.engine, pool_size), Connections(self.reader, pool_size)
 
     @property
     def dialect(self) -> str:
         """`sqlite`, `postgresql` or `mysql` (MariaDB too)."""
         return "mysql" if self.engine.dialect.name == "mariadb" else self.engine.dialect.name
 
-    @contextmanager
-    def transaction(self) -> Iterator[Tx]:
+    def transaction(self) -> AbstractContextManager[Tx]:
         """One attempt at a unit of work: commit at the end, roll back on any error. Prefer `run`."""
-        try:
-            with _translated(), self.engine.begin() as tx:
-                yield tx
-        finally:
-            if self._handover:
-                self._handover.ring()
+        return Loan(self._writers, begins=True, over=self._written)
 
-    @contextmanager
-    def read(self) -> Iterator[Tx]:
+    def read(self) -> AbstractContextManager[Tx]:
         """A connection for look-ups: each statement sees the latest commit, nothing is locked."""
-        with _translated(), self.reader.connect() as tx:
-            yield tx
+        return Loan(self._readers, begins=False, over=_translate)
+
+    def _written(self, error: BaseException | None) -> None:
+        if self._handover:
+            self._handover.ring()
+        _translate(error)
 
     def run(self, work: Callable[..., T], *args: Any, **kwargs: Any) -> T:
         """Do `work(tx, ...)` in a transaction and return what it returns, repeating it while the failure is passing.
@@ -145,8 +145,9 @@ class Database:
 
     def dispose(self) -> None:
         """Close every pooled connection."""
-        self.engine.dispose()
-        self.reader.dispose()
+        for kept in (self._writers, self._readers):
+            kept.close()
+            kept.engine.dispose()
         if self._handover:
             self._handover.close()
 
@@ -200,18 +201,12 @@ def _mysql_strict(connection: Any, _record: object) -> None:
         cursor.execute("SET SESSION sql_mode = CONCAT(@@sql_mode, ',STRICT_ALL_TABLES'), time_zone = '+00:00'")
 
 
-@contextmanager
-def _translated() -> Iterator[None]:
-    try:
-        yield
-    except sa.exc.IntegrityError as exc:
-        if _is_duplicate(exc):
-            raise DuplicateRowError(_reason(exc)) from exc
-        raise
-    except sa.exc.DatabaseError as exc:
-        if any(words in str(exc.orig) for words in _NO_DATABASE):
-            raise DatabaseError(f"database: {exc.orig}") from exc
-        raise
+def _translate(error: BaseException | None) -> None:
+    """Raise what our callers know an error of the database as; nothing for one that is to go on as it is."""
+    if isinstance(error, sa.exc.IntegrityError) and _is_duplicate(error):
+        raise DuplicateRowError(_reason(error)) from error
+    if isinstance(error, sa.exc.DatabaseError) and any(words in str(error.orig) for words in _NO_DATABASE):
+        raise DatabaseError(f"database: {error.orig}") from error
 
 
 _NO_DATABASE = ("file is not a database", "malformed")  # SQLite of a file that is another's, or broken

@@ -18,11 +18,11 @@ from db.handover import Handover
 BUSY_TIMEOUT_S = 30
 
 
-def engine(url: sa.URL, pool_size: int, handover: Handover | None = None) -> sa.Engine:
+def engine(url: sa.URL, pool_size: int, handover: Handover | None = None, *, synchronous: bool = True) -> sa.Engine:
     """An engine on a file that need not exist yet; its directory must.
 
     With a handover its transactions take the write lock when they begin; without, every statement is a snapshot of
-    its own, for look-ups.
+    its own, for look-ups. synchronous: what is committed is on the disk.
     """
     if url.database and not Path(url.database).parent.is_dir():
         raise DatabaseUnreachableError(f"database {url.database}: its directory does not exist")
@@ -32,7 +32,7 @@ def engine(url: sa.URL, pool_size: int, handover: Handover | None = None) -> sa.
     event.listen(made, "do_connect", lambda *_: _create_private(url.database))
     event.listen(made, "connect", _set_up)
     if handover is not None:
-        event.listen(made, "connect", _impatient)
+        event.listen(made, "connect", lambda connection, _: _set_up_writing(connection, synchronous=synchronous))
         # As the dialect's own begin: a listener would make every statement of the engine look for more of them.
         made.dialect.do_begin = lambda connection: _begin(connection, handover)  # type: ignore[method-assign, assignment]
     return made
@@ -51,14 +51,16 @@ def _set_up(connection: sqlite3.Connection, _record: object) -> None:
     for pragma in (
         f"busy_timeout={BUSY_TIMEOUT_S * 1000}",
         "journal_mode=WAL",
-        "synchronous=NORMAL",
         "foreign_keys=ON",
     ):
         connection.execute(f"PRAGMA {pragma}")
 
 
-def _impatient(connection: sqlite3.Connection, _record: object) -> None:
+def _set_up_writing(connection: sqlite3.Connection, *, synchronous: bool) -> None:
     connection.execute("PRAGMA busy_timeout=0")  # from here on _begin waits
+    connection.execute(
+        f"PRAGMA synchronous={'FULL' if synchronous else 'NORMAL'}"
+    )  # the log, with each commit or later
 
 
 def _begin(connection: Any, handover: Handover) -> None:

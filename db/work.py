@@ -16,6 +16,7 @@ from db.instances import Instance
 from db.models import fixed_ips, instance_actions, instance_types, instances, volume_attachments
 from db.models import images as image_table
 from db.models import instance_metadata as metadata_table
+from db.prepared import Prepared
 from db.session import Tx
 
 
@@ -57,8 +58,8 @@ _SELECT = sa.select(
         image_table, image_table.c.id == instances.c.image_id
     )
 )
-_BY_ID = _SELECT.where(instances.c.id == sa.bindparam("instance_key"))
-_BY_ACTION = (
+_BY_ID = Prepared(_SELECT.where(instances.c.id == sa.bindparam("instance_key")))
+_BY_ACTION = Prepared(
     _SELECT.add_columns(*(c.label(f"action_{c.name}") for c in rows.columns(Action, instance_actions)))
     .join(instance_actions, instance_actions.c.instance_id == instances.c.id)
     .where(instance_actions.c.id == sa.bindparam("action_key"))
@@ -75,7 +76,7 @@ _N_COUNTS = 3
 def for_action(tx: Tx, action_id: int, *, with_groups: bool) -> Dossier:
     """The dossier of an order: one statement, and one or two more for each kind of thing that there is."""
     read_at = time.monotonic()
-    found = tx.execute(_BY_ACTION, {"action_key": action_id}).first()
+    found = _BY_ACTION.first(tx, {"action_key": action_id})
     if found is None:
         raise RowNotFoundError("action", action_id)
     head = _N_INSTANCE + 1 + _N_IMAGE + _N_COUNTS
@@ -85,7 +86,7 @@ def for_action(tx: Tx, action_id: int, *, with_groups: bool) -> Dossier:
 def for_instance(tx: Tx, instance_id: int, *, with_groups: bool) -> Dossier:
     """The dossier of an instance that no order is about; deleted ones too."""
     read_at = time.monotonic()
-    found = tx.execute(_BY_ID, {"instance_key": instance_id}).first()
+    found = _BY_ID.first(tx, {"instance_key": instance_id})
     if found is None:
         raise RowNotFoundError("instance", instance_id)
     return _dossier(tx, found, None, with_groups, read_at)

@@ -55,6 +55,7 @@ class Session:
 
         return Database(
             self.conf.sql_connection,
+            sqlite_synchronous=self.conf.sqlite_synchronous,
             max_retries=_RETRIES,
             retry_interval_s=self.conf.sql_retry_interval,
             idle_timeout_s=self.conf.sql_idle_timeout,

@@ -46,17 +46,31 @@ def verbs_of(manager: object) -> dict[str, Callable[..., Any]]:
     }
 
 
+def _names(signature: inspect.Signature) -> tuple[frozenset[str], frozenset[str]]:
+    """The arguments that a verb needs, and all that it names, without the context."""
+    named = [one for one in list(signature.parameters.values())[1:] if one.kind is not one.VAR_KEYWORD]
+    return frozenset(one.name for one in named if one.default is one.empty), frozenset(one.name for one in named)
+
+
 class Endpoint:
     """What oslo.messaging sees: the version, and attributes for verbs only."""
 
     def __init__(self, manager: object, version: str) -> None:
         self.target = Target(version=version)
         self.hints: dict[str, dict[str, Any]] = {}
-        self.signatures: dict[str, inspect.Signature] = {}
+        self._signatures: dict[str, inspect.Signature] = {}
+        self._names: dict[str, tuple[frozenset[str], frozenset[str]]] = {}
         for name, verb in verbs_of(manager).items():
             self.hints[name] = typing.get_type_hints(verb)
-            self.signatures[name] = inspect.signature(verb)
+            self._signatures[name] = inspect.signature(verb)
+            self._names[name] = _names(self._signatures[name])
             setattr(self, name, verb)
+
+    def bind(self, verb: str, args: Mapping[str, Any]) -> None:
+        """TypeError unless the verb takes arguments of these names."""
+        needed, known = self._names[verb]
+        if not needed <= args.keys() <= known:  # seldom, and then with more to say, or because it takes any name
+            self._signatures[verb].bind(None, **args)
 
     def serves(self, version: str) -> bool:
         """True for this major version up to this minor one."""
@@ -127,7 +141,7 @@ def checked(method: str, endpoint: Endpoint, args: Any) -> dict[str, Any]:
         raise InvalidInputError(f"{method}: arguments must be an object, not {type(args).__name__}")
     _measure(method, args)
     try:
-        endpoint.signatures[method].bind(None, **args)
+        endpoint.bind(method, args)
     except TypeError as exc:
         raise InvalidInputError(f"{method}: {one_line(exc)}") from exc
     for name, value in args.items():

@@ -67,7 +67,7 @@ def have_from_the_start(work: Work) -> None:
     if mapping and not work.dossier.volumes:
         work.db.run(block_devices.reserve, work.instance.id, block_devices.read(mapping))
         work.reload()
-    if work.spec.root_volumes:
+    if work.dossier.volumes and work.spec.root_volumes:
         require(work.driver, BootsFromVolumes)
     for row in work.dossier.volumes:
         work.when_done.append(partial(_set_attached, attachment_id=row.id))

@@ -41,13 +41,14 @@ class Planner:
         planned: list[str] = []
         members: dict[int | None, frozenset[str]] = {}
         for at, request in enumerate(requests):
-            group = request.server_group_id
-            known = replace(request, group_hosts=request.group_hosts | members.get(group, frozenset()))
-            host = self._choose(room, _with_followers(known, requests[at + 1 :]))
-            room[host] = with_instance(room[host], request)
+            group, known, later = request.server_group_id, request, requests[at + 1 :]
             if request.group_policy is not None:
-                members[group] = members.get(group, frozenset()) | {host}
+                known = replace(request, group_hosts=request.group_hosts | members.get(group, frozenset()))
+            host = self._choose(room, _with_followers(known, later))
             planned.append(host)
+            if later:
+                room[host] = with_instance(room[host], request)
+                members[group] = members.get(group, frozenset()) | {host}
         return planned
 
     def _choose(self, room: Hosts, request: Request) -> str:

@@ -267,7 +267,7 @@ def _create_instances() -> None:
         sa.Column("terminated_at", DATETIME, nullable=True),
         sa.Column("rescued_at", DATETIME, nullable=True),
         sa.Index("ix_instances_host_deleted", "host", "deleted"),
-        sa.Index("ix_instances_project_id_deleted", "project_id", "deleted"),
+        sa.Index("ix_instances_usage", "project_id", "deleted", "vcpus", "memory_mb"),
     )
 
 

@@ -82,9 +82,9 @@ def test_what_the_hypervisor_says_is_written_for_all_that_are_as_they_were(tx: T
     ids = [an_instance(tx, power_state=1, host="h1") for _ in range(4)]
     records = [seen(tx, one) for one in ids]
     busy, changed, moved = ids[:3]
-    instances.update(tx, busy, task_state="pausing", updated_at=None)
-    instances.update(tx, changed, vm_state="paused", updated_at=None)
-    instances.update(tx, moved, host="h2", updated_at=None)
+    instances.update(tx, busy, task_state="pausing")
+    instances.update(tx, changed, vm_state="paused")
+    instances.update(tx, moved, host="h2")
     assert instances.write_power(tx, records, "h1", _soon(tx), 4, "stopped") == 1
     assert [instances.get(tx, one).vm_state for one in ids] == ["active", "paused", "active", "stopped"]
 
