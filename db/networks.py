@@ -227,6 +227,26 @@ _TAKE = Prepared(
     .where(_F.id == sa.bindparam("ip_id"), *_FREE)
     .values(instance_id=sa.bindparam("taker"), mac_address=sa.bindparam("mac"), updated_at=utcnow())
 )
+_WANTED: sa.BindParameter[int] = sa.bindparam("in_network")
+_free, _held_here = fixed_ips.alias("free").c, fixed_ips.alias("held").c
+_BEST = (
+    sa.select(_free.id)
+    .where(_free.network_id == _WANTED, _free.reserved == sa.false(), _free.instance_id.is_(None))
+    .order_by(_free.instance_id, _free.id)
+    .limit(1)
+    .with_for_update(skip_locked=True)
+)
+_AT_ONCE = Prepared(
+    sa.update(fixed_ips)
+    .where(
+        _F.id == _BEST.scalar_subquery(),
+        _N.id == _WANTED,
+        _N.deleted == sa.false(),
+        ~sa.exists().where(_held_here.instance_id == sa.bindparam("taker"), _held_here.network_id == _WANTED),
+    )
+    .values(instance_id=sa.bindparam("taker"), mac_address=sa.bindparam("mac"), updated_at=utcnow())
+    .returning(*rows.columns(Network, networks), _F.address)
+)
 _RELEASE = Prepared(
     sa.update(fixed_ips)
     .where(_F.instance_id == sa.bindparam("holder"))
@@ -252,6 +272,15 @@ def claim(tx: Tx, network_id: int, instance_id: int, mac: str) -> ClaimedAddress
     if not _take(tx, found.ip_id, instance_id, mac):
         raise AddressPoolEmptyError(network.label)
     return ClaimedAddress(network, found.address, mac)
+
+
+def claim_at_once(tx: Tx, network_id: int, instance_id: int, mac: str) -> ClaimedAddress | None:
+    """`claim` in one statement, which may commit itself: on PostgreSQL alone.
+
+    None, and nothing done, when there is more to it: the instance has one, none is free, there is no such network.
+    """
+    found = _AT_ONCE.first(tx, {"in_network": network_id, "taker": instance_id, "mac": mac})
+    return None if found is None else ClaimedAddress(Network(*found[:_WIDTH]), found[_WIDTH], mac)
 
 
 def claim_exact(tx: Tx, network_id: int, instance_id: int, mac: str, address: str) -> ClaimedAddress:

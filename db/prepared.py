@@ -107,10 +107,13 @@ class _Plan:
 def _plan(statement: Statement, dialect: sa.Dialect, given: frozenset[str]) -> _Plan:
     """Raises ValueError when a value that the statement needs is not `given`, or one that it has no use for is."""
     is_query = isinstance(statement, sa.Select)
-    columns: list[Any] = list(statement.exported_columns) if is_query else []
-    if isinstance(statement, sa.Insert) and dialect.name == "postgresql":  # the others' drivers know the id anyway
-        columns = list(statement.table.primary_key)
-        statement = statement.returning(*columns)
+    if isinstance(statement, sa.Insert):
+        columns: list[Any] = []
+        if dialect.name == "postgresql":  # the others' drivers know the id anyway
+            columns = list(statement.table.primary_key)
+            statement = statement.returning(*columns)
+    else:
+        columns = list(statement.exported_columns)
     compiled: Any = statement.compile(dialect=dialect, column_keys=None if is_query else sorted(given))
     if compiled.post_compile_params or getattr(compiled, "insert_prefetch", ()):
         raise ValueError(f"not to be prepared, for its lists or its columns' defaults: {compiled}")

@@ -33,7 +33,12 @@ def allocate(work: Work, *, stub_network: bool) -> None:
 
 
 def _claim(work: Work, network_id: int) -> HeldAddress:
-    claimed = work.db.run(networks.claim, network_id, work.instance.id, generate_mac())
+    wanted = (network_id, work.instance.id, generate_mac())
+    claimed = None
+    if work.db.dialect == "postgresql":
+        claimed = work.db.run_single(networks.claim_at_once, *wanted)
+    if claimed is None:
+        claimed = work.db.run(networks.claim, *wanted)
     return HeldAddress(work.instance.id, claimed.network, claimed.address, claimed.mac)
 
 

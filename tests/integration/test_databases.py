@@ -115,6 +115,17 @@ def test_racing_claims_get_different_addresses_down_to_the_last(database: Databa
         database.run(networks.claim, network_id, ids[-1], MAC)
 
 
+@pytest.mark.parametrize("empty", ["postgresql"], indirect=True)
+def test_claims_of_one_statement_get_different_addresses_and_leave_the_rest_to_those_of_two(database: Database) -> None:
+    network_id = database.run(a_network, cidr="10.0.0.0/26", top=61 - RACERS)
+    ids = some_instances(database, RACERS + 1)
+    given = race(lambda number: database.run_single(networks.claim_at_once, network_id, ids[number], MAC))
+    assert len({claimed.address for claimed in given}) == RACERS
+    assert given[0] == database.run(networks.claim, network_id, ids[0], "another mac")
+    for nothing in ((network_id, ids[0]), (network_id, ids[-1]), (network_id + 1, ids[-1])):
+        assert database.run_single(networks.claim_at_once, *nothing, MAC) is None
+
+
 def test_a_claim_locks_one_address_and_no_network(database: Database) -> None:
     network_id, (one, two) = database.run(a_network, cidr="10.0.0.0/22"), some_instances(database, 2)
     unlocked = sa.select(fixed_ips.c.id).with_for_update(skip_locked=True)
