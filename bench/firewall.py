@@ -15,7 +15,7 @@ import statistics
 import subprocess
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from ipaddress import IPv4Address, IPv4Interface
 
 from pyroute2 import netns
@@ -24,15 +24,19 @@ from bench.rows import PEER_FIREWALL_ADD_MS, Row
 from virt.execute import run
 from virt.firewall.iptables import IptablesFirewall
 from virt.firewall.iptables_host import FilterHost
+from virt.firewall.iptables_ipset import SetSocket
 from virt.firewall.iptables_netlink import ElementSocket
 from virt.spec import InstanceSpec, Network, Rule, SecurityGroup, Vif
 
-ROUNDS = 9
+ROUNDS = 31
 CROWDS = (10, 100, 500)
 MEMBERS = 1000
 NEXT, FOLLOWED = 9999, 9
+ADDED, REMOVED = "add one", "remove one"
 SAME = 1.25
-"""How much dearer a guest may be beside 500 than beside 10; nftables checks all rules that there are at each change."""
+"""How much dearer a guest may be beside 500 than beside 10; nftables checks all rules that there are at each change.
+
+The legacy kernel replaces all of them, so there what adds or takes away rules has no target."""
 
 _joiners = itertools.count()
 _NETWORK = Network(id=1, label="bench", bridge="br100", cidr="10.0.0.0/8", gateway=IPv4Address("10.0.0.1"))
@@ -43,35 +47,45 @@ def rows() -> Iterator[Row]:
     if os.geteuid() != 0:
         return
     for variant in ("nft", "legacy"):
-        beside_ten: dict[str, float] = {}
-        for crowd in CROWDS:
-            for what, value in _measured(variant, crowd).items():
-                beside_ten.setdefault(what, value)
-                is_target = crowd == CROWDS[-1] and variant == "nft"
-                yield Row(
-                    what=f"firewall {crowd} instances x 10 rules: {what}", where=f"iptables-{variant}", value=value,
-                    unit="ms", at_most=SAME * beside_ten[what] if is_target else None,
-                    peer=PEER_FIREWALL_ADD_MS if what == "add one" and crowd == CROWDS[-1] else None,
-                )  # fmt: skip
+        measured = _measured(variant)
+        for crowd, what in itertools.product(CROWDS, measured[CROWDS[0]]):
+            is_target = crowd == CROWDS[-1] and (variant == "nft" or what not in {ADDED, REMOVED})
+            yield Row(
+                what=f"firewall {crowd} instances x 10 rules: {what}", where=f"iptables-{variant}",
+                value=measured[crowd][what], unit="ms",
+                at_most=SAME * measured[CROWDS[0]][what] if is_target else None,
+                peer=PEER_FIREWALL_ADD_MS if what == ADDED and crowd == CROWDS[-1] else None,
+            )  # fmt: skip
 
 
-def _measured(variant: str, crowd: int) -> dict[str, float]:
-    with _network() as host:
-        firewall = IptablesFirewall(host(variant), mark=1 << 25, max_members=65536)
-        firewall.init_host()
-        firewall.repair([_guest(number) for number in range(1, crowd + 1)], [])
-        new, other = _guest(NEXT), _guest(NEXT, 5)
-        added, edited, removed, joined = [], [], [], []
-        for _ in range(ROUNDS):
-            added.append(_ms(lambda: firewall.prepare_instance_filter(new)))
-            edited.append(_ms(lambda: firewall.refresh_security_group_rules([other])))
-            more = (*_members(), str(IPv4Address("10.201.0.0") + next(_joiners)))
-            joined.append(_ms(functools.partial(firewall.refresh_security_group_members, FOLLOWED, more)))
-            firewall.refresh_security_group_members(FOLLOWED, _members())
-            removed.append(_ms(lambda: firewall.unfilter_instance(new)))
-        found = {"add one": added, "edit its group": edited, "remove one": removed}
-        found[f"group of {MEMBERS} members, one joins"] = joined
-        return {what: statistics.median(values) for what, values in found.items()}
+def _measured(variant: str) -> dict[int, dict[str, float]]:
+    """Milliseconds by crowd and change, crowds in turn: what else the machine does falls on all alike."""
+    with ExitStack() as stack:
+        firewalls = {crowd: _filtered(stack.enter_context(_network())(variant), crowd) for crowd in CROWDS}
+        rounds = [{crowd: _round(firewall) for crowd, firewall in firewalls.items()} for _ in range(ROUNDS)]
+    return {
+        crowd: {what: statistics.median(one[crowd][what] for one in rounds) for what in rounds[0][crowd]}
+        for crowd in CROWDS
+    }
+
+
+def _filtered(host: FilterHost, crowd: int) -> IptablesFirewall:
+    firewall = IptablesFirewall(host, mark=1 << 25, max_members=65536)
+    firewall.init_host()
+    firewall.repair([_guest(number) for number in range(1, crowd + 1)], [])
+    return firewall
+
+
+def _round(firewall: IptablesFirewall) -> dict[str, float]:
+    new, other = _guest(NEXT), _guest(NEXT, 5)
+    more = (*_members(), str(IPv4Address("10.201.0.0") + next(_joiners)))
+    found = {
+        ADDED: _ms(lambda: firewall.prepare_instance_filter(new)),
+        "edit its group": _ms(lambda: firewall.refresh_security_group_rules([other])),
+        f"group of {MEMBERS} members, one joins": _ms(lambda: firewall.refresh_security_group_members(FOLLOWED, more)),
+    }
+    firewall.refresh_security_group_members(FOLLOWED, _members())
+    return found | {REMOVED: _ms(lambda: firewall.unfilter_instance(new))}
 
 
 def _guest(number: int, first_port: int = 0) -> InstanceSpec:
@@ -117,8 +131,9 @@ def _network() -> Iterator[Callable[[str], FilterHost]]:
         return run(["nsenter", f"--net=/run/netns/{name}", "--", *cmd], timeout_s=timeout_s, stdin=stdin)
 
     def host(variant: str) -> FilterHost:
-        elements = ElementSocket(functools.partial(_within, name))
-        return FilterHost(execute, variant=variant, feed_elements=elements.feed)
+        make = functools.partial(_within, name)
+        elements, sets = ElementSocket(make), SetSocket(make)
+        return FilterHost(execute, variant=variant, feed_elements=elements.feed, feed_sets=sets.feed)
 
     try:
         yield host

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from ipaddress import ip_address, ip_network
+from functools import cache
+from ipaddress import ip_address as parse_address
+from ipaddress import ip_network as parse_network
 
 from tests.firewall_model import Packet
 
+ip_address, ip_network = cache(parse_address), cache(parse_network)
 _PROTOCOLS = {"ipv6-icmp": "icmp"}
 
 
@@ -60,7 +63,10 @@ class Table:
         place = 0
         while words[place] not in {"-j", "-g"}:
             flag, value = words[place], words[place + 1]
-            place += 3 if flag == "--match-set" else 2
+            if flag == "--match-set":
+                assert words[place + 2] == ("src,dst" if value.startswith("nova-r") else "src"), words
+                place += 1
+            place += 2
             if not self._match(flag, value, packet, path):
                 return False
         return True
@@ -69,7 +75,7 @@ class Table:
         if flag in {"-m", "--mark"}:
             return True
         if flag == "--match-set":
-            return str(ip_address(packet.source)) in self._sets[value]
+            return any(_is_element(packet, *element.partition(",")) for element in self._sets[value])
         if flag in {"-o", "--physdev-out"}:
             return _is_device(value, path.bridge if flag == "-o" else path.dev)
         if flag in {"-s", "-d"}:
@@ -83,6 +89,17 @@ def rules_reached(chains: Mapping[str, Sequence[str]], name: str) -> int:
     return len(chains.get(name, ())) + sum(rules_reached(chains, target) for target in targets)
 
 
+def rules_reached_once(chains: Mapping[str, Sequence[str]], name: str) -> int:
+    """The same, each rule once however many ways lead to it."""
+    seen, coming = set[str](), [name]
+    while coming:
+        one = coming.pop()
+        if one in chains and one not in seen:
+            seen.add(one)
+            coming += [rule.split()[-1] for rule in chains[one]]
+    return sum(len(chains[one]) for one in seen)
+
+
 def _is_device(pattern: str, dev: str) -> bool:
     return dev.startswith(pattern[:-1]) if pattern.endswith("+") else dev == pattern
 
@@ -92,6 +109,11 @@ def _is_within(address: str, pattern: str) -> bool:
     if mask.isdecimal():
         return ip_address(address) in ip_network(pattern)
     return int(ip_address(address)) & int(ip_address(mask)) == int(ip_address(network))
+
+
+def _is_element(packet: Packet, network: str, _: str, port: str) -> bool:
+    """A network, and a protocol and a port where the set's elements have them."""
+    return ip_address(packet.source) in ip_network(network) and port in {"", f"{packet.protocol}:{packet.dport}"}
 
 
 def _has_port(value: str, port: int) -> bool:

@@ -20,6 +20,7 @@ from virt.firewall import iptables_base, iptables_guard, iptables_rules
 from virt.firewall import iptables_names as names
 from virt.firewall.base import Drift, FilterStore, FirewallDriver
 from virt.firewall.iptables_host import FilterHost
+from virt.firewall.iptables_ipset import SetSocket
 from virt.firewall.iptables_netlink import ElementSocket
 from virt.firewall.iptables_plan import NFT, Draft, Known
 from virt.firewall.iptables_turns import Turns
@@ -64,6 +65,7 @@ class IptablesFirewall(FirewallDriver):
                 variant=conf.iptables_variant,
                 lock_timeout_s=conf.iptables_lock_timeout,
                 feed_elements=ElementSocket().feed,
+                feed_sets=SetSocket().feed,
             ),
             mark=1 << conf.iptables_mark_bit,
             max_members=conf.iptables_max_members,
@@ -87,7 +89,7 @@ class IptablesFirewall(FirewallDriver):
 
     def prepare_instance_filter(self, spec: InstanceSpec) -> None:
         rules = self._rules(spec)
-        self._turns.take(Change(draft=lambda draft: draft.put_guest(rules, self._mark, anew=True)))
+        self._turns.take(Change(draft=lambda draft: draft.put_guest(rules, anew=True)))
 
     def apply_instance_filter(self, spec: InstanceSpec) -> None:
         """Nothing: the filters wait for the tap, by its name."""
@@ -101,7 +103,7 @@ class IptablesFirewall(FirewallDriver):
         def change(draft: Draft) -> None:
             for rules in every:
                 if draft.chain(4, names.instance_chain(rules.id)) is not None:
-                    draft.put_guest(rules, self._mark)
+                    draft.put_guest(rules)
 
         self._turns.take(Change(draft=change))
 
@@ -128,7 +130,7 @@ class IptablesFirewall(FirewallDriver):
     def instance_filter_exists(self, spec: InstanceSpec) -> bool:
         rules = self._rules(spec)
         known = self._host.read()
-        return auditing.has_guest(known, rules, self._mark)
+        return auditing.has_guest(known, rules)
 
     def audit(self, specs: Sequence[InstanceSpec], provider_rules: Sequence[Mapping[str, str]]) -> list[Drift]:
         wanted = self._wanted(specs, provider_rules)
@@ -151,7 +153,7 @@ class IptablesFirewall(FirewallDriver):
     def _wanted(self, specs: Sequence[InstanceSpec], provider_rules: Sequence[Mapping[str, str]]) -> auditing.Wanted:
         static = {family: iptables_base.chains(family, self._mark) for family in FAMILIES}
         guests, denies = [self._rules(spec) for spec in specs], provider_denies(provider_rules)
-        return auditing.wanted(guests, denies, static, self._guard_rules, self._mark)
+        return auditing.wanted(guests, denies, static, self._guard_rules)
 
     def _bypassed(self) -> list[Drift]:
         return [
@@ -188,7 +190,7 @@ class IptablesFirewall(FirewallDriver):
         for change in sorted(changes, key=lambda change: not change.looks):
             change.draft(draft)
         for name, members in draft.sets.items():
-            if members is not None and len(members) > self._max_members:
+            if members is not None and names.is_member_set(name) and len(members) > self._max_members:
                 raise FirewallError(f"{name}: {len(members)} members, and a set holds {self._max_members}")
         self._host.make(draft.steps(self._max_members))
         self._known.learn(draft)

@@ -33,16 +33,15 @@ def wanted(
     denies: tuple[Match, ...],
     static: Mapping[int, Chains],
     rules: list[object] | None,
-    mark: int,
 ) -> Wanted:
     """What a host with all these guests is to have. static: the chains that hold for all; rules: the bridge's."""
     found = Wanted(chains={family: dict(static[family]) for family in FAMILIES}, rules=rules)
     for family in FAMILIES:
         found.chains[family] |= dict.fromkeys(names.DISPATCHING, ()) | {names.PROVIDER: provider_chain(denies, family)}
     for one in guests:
-        for family, guest in both(one, mark).items():
+        for family, guest in both(one).items():
             chains = found.chains[family]
-            chains |= {**guest.groups, **guest.chains}
+            chains |= {**guest.shared, **guest.chains}
             chains |= {name: (*chains[name], *lines) for name, lines in guest.lines.items()}
             found.sets |= guest.sets
             found.owners |= dict.fromkeys(guest.chains, one.name)
@@ -51,11 +50,11 @@ def wanted(
     return found
 
 
-def has_guest(known: Known, rules: InstanceRules, mark: int) -> bool:
+def has_guest(known: Known, rules: InstanceRules) -> bool:
     """True when every filter of one guest is in place, as its rules say."""
-    for family, guest in both(rules, mark).items():
+    for family, guest in both(rules).items():
         chains = known.chains[family]
-        if any(chains.get(name) != lines for name, lines in (*guest.chains.items(), *guest.groups.items())):
+        if any(chains.get(name) != lines for name, lines in (*guest.chains.items(), *guest.shared.items())):
             return False
         if any(not set(lines) <= set(chains.get(name, ())) for name, lines in guest.lines.items()):
             return False

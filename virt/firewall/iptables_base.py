@@ -18,7 +18,7 @@ def chains(family: int, mark: int) -> dict[str, tuple[str, ...]]:
         TOP: (_unmarking(mark), *_bridged(mark)),
         LOCAL: (_unmarking(mark), *_by_the_host(family), *_by_address(family), _undecided(mark)),
         BRIDGED: (*_by_device(), f"-j {DROP}"),
-        COMMON: _common(family),
+        COMMON: (*_common(family), marking(mark)),
         HOST: (f"-j {PROVIDER}", marking(mark)),
         DROP: ("-j DROP",),
         ADMIT: (marking(mark), "-j ACCEPT"),

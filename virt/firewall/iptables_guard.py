@@ -12,6 +12,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from virt.firewall import iptables_names as names
 from virt.firewall.iptables_names import TAP_PREFIX
 from virt.firewall.rules import TapRules
 
@@ -117,7 +118,8 @@ def facts(tap: TapRules) -> Facts:
     found = {("taps", ""), ("macs", tap.mac)}
     found |= {("own4", str(one)) for one in tap.addresses} | {("own6", str(one)) for one in tap.addresses_v6}
     found |= {("told", f"{int(one):#x}") for one in tap.addresses_v6}
-    found |= {("dhcp", str(one)) for one in tap.dhcp_servers} | {("routers", str(one)) for one in _plain(tap)}
+    found |= {("dhcp", str(one)) for one in tap.dhcp_servers}
+    found |= {("routers", names.network(one)) for one in tap.ra_sources}
     return frozenset(found | ({("vpns", "")} if tap.is_vpn else set()))
 
 
@@ -150,11 +152,6 @@ def parse(listed: str) -> tuple[list[Any], dict[str, Facts]]:
                     key = f"{int(key, 16):#x}" if body["name"] == "told" else key
                     taps.setdefault(dev, set()).add((body["name"], key))
     return rules, {dev: frozenset(found) for dev, found in taps.items()}
-
-
-def _plain(tap: TapRules) -> list[str]:
-    """Routers as nft prints them: a network of one address is an address."""
-    return [str(one.network_address) if one.prefixlen == 128 else str(one) for one in tap.ra_sources]
 
 
 def _element(verb: str, dev: str, name: str, key: str) -> str:

@@ -27,6 +27,7 @@ class FilterHost:
 
     lock_timeout_s: how long one attempt waits for another program that holds iptables' lock; there are three.
     feed_elements: does with nft's lines of elements what nft would, and raises FirewallError; without it, nft does.
+    feed_sets: the same of ipset's lines.
     """
 
     def __init__(
@@ -36,8 +37,10 @@ class FilterHost:
         variant: str = "",
         lock_timeout_s: int = 10,
         feed_elements: Callable[[str], None] | None = None,
+        feed_sets: Callable[[str], None] | None = None,
     ) -> None:
-        self._execute, self._lock_timeout_s, self._feed_elements = execute, lock_timeout_s, feed_elements
+        self._execute, self._lock_timeout_s = execute, lock_timeout_s
+        self._feed_elements, self._feed_sets = feed_elements, feed_sets
         middle = f"-{variant}" if variant else ""
         self._restore = {tool: f"{tool}{middle}-restore" for tool in RESTORE.values()}
         self._save = {family: f"{tool}{middle}-save" for family, tool in RESTORE.items()}
@@ -90,6 +93,9 @@ class FilterHost:
         """Give one tool something to do. Raises FirewallError; another's lock is waited for first."""
         if tool == NFT and self._feed_elements is not None and is_elements(words):
             self._feed_elements(words)
+            return
+        if tool == IPSET and self._feed_sets is not None:
+            self._feed_sets(words)
             return
         for attempt in range(1, _LOCK_ATTEMPTS + 1):
             try:

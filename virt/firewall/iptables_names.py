@@ -5,7 +5,11 @@ Every name begins with `nova-`. A chain's name has at most 28 characters, a set'
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from hashlib import sha256
 from ipaddress import ip_address
+
+from virt.firewall.rules import Network
 
 TAP_PREFIX = "tap2163e"
 """How the taps of 2011.2's MAC range 02:16:3e begin. What begins so and is not known gets nothing through."""
@@ -24,7 +28,8 @@ OTHER_DEVICES = "nova-compute-dev-other"
 
 _DEVICES, _ADDRESSES = "nova-compute-dev-", "nova-compute-ip-"
 _BY_DEVICE = "-m physdev --physdev-out "
-_INSTANCE, _GROUP = "nova-compute-inst-", "nova-compute-sg-"
+_INSTANCE, _GROUP, _NETWORK = "nova-compute-inst-", "nova-compute-sg-", "nova-compute-net-"
+_NETWORK_DIGITS = 11
 
 BY_DEVICE = {digit: f"{_DEVICES}{digit}" for digit in DIGITS}
 BY_ADDRESS = {digit: f"{_ADDRESSES}{digit}" for digit in DIGITS}
@@ -52,6 +57,11 @@ def tap_in(line: str) -> str:
     return line.removeprefix(_BY_DEVICE).split(maxsplit=1)[0]
 
 
+def network(one: Network) -> str:
+    """A network as nft and ipset print it: of one address, it is that."""
+    return str(one.network_address) if one.prefixlen == one.max_prefixlen else str(one)
+
+
 def instance_chain(instance_id: int) -> str:
     """The chain of one guest."""
     return f"{_INSTANCE}{instance_id}"
@@ -62,19 +72,19 @@ def group_chain(group_id: int) -> str:
     return f"{_GROUP}{group_id}"
 
 
-def instance_of(chain: str) -> int | None:
-    """The guest whose chain this is."""
-    return _number(chain, _INSTANCE)
+def network_chain(lines: Sequence[str]) -> str:
+    """The chain of these rules, which every guest whose network tells it the same shares; other rules, another name."""
+    return f"{_NETWORK}{sha256(chr(10).join(lines).encode()).hexdigest()[:_NETWORK_DIGITS]}"
 
 
-def is_group_chain(chain: str) -> bool:
-    """True for the chain of a security group."""
-    return _number(chain, _GROUP) is not None
+def is_shared_chain(chain: str) -> bool:
+    """True for the chain of a security group or of a network."""
+    return _number(chain, _GROUP) is not None or chain.startswith(_NETWORK)
 
 
 def is_ours(name: str) -> bool:
     """True for our chains and sets."""
-    return name.startswith("nova-compute-") or name == TOP or is_member_set(name)
+    return name.startswith("nova-compute-") or name == TOP or is_set(name)
 
 
 def device_dispatch(dev: str) -> str:
@@ -94,14 +104,29 @@ def member_set(group_id: int, family: int) -> str:
     return f"nova-g{family}-{group_id}"
 
 
+def rule_set(group_id: int, family: int) -> str:
+    """The set of what a group's ordinary rules of one family let in."""
+    return f"nova-r{family}-{group_id}"
+
+
 def family_of(set_name: str) -> int:
-    """The family of a set of members."""
+    """The family of a set."""
     return int(set_name[len("nova-g")])
 
 
 def is_member_set(name: str) -> bool:
-    """True for a set of members; not for what others, or a change that was cut off, left behind."""
+    """True for a set of members; not for what others left behind."""
     return any(_number(name, f"nova-g{family}-") is not None for family in (4, 6))
+
+
+def is_rule_set(name: str) -> bool:
+    """True for a set of what ordinary rules let in."""
+    return any(_number(name, f"nova-r{family}-") is not None for family in (4, 6))
+
+
+def is_set(name: str) -> bool:
+    """True for our sets."""
+    return is_member_set(name) or is_rule_set(name)
 
 
 def _number(name: str, prefix: str) -> int | None:

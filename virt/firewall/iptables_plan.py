@@ -1,12 +1,13 @@
 """What the host has, what is to change, and the commands that change it: pure.
 
 Every step of a plan leaves a host that admits nothing which neither the rules before nor those after it admit: facts
-about taps shrink first and grow last, sets are filled before a rule names them, and a family's rules change at once.
+about taps shrink first and grow last, sets are filled before a rule names them, those of rules lose what they are to
+lose after the chains have changed, and a family's rules change at once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,7 +15,7 @@ from virt.firewall import iptables_guard as guard
 from virt.firewall import iptables_names as names
 from virt.firewall import iptables_text as text
 from virt.firewall.iptables_guard import Facts
-from virt.firewall.iptables_rules import Chain, Guest, both
+from virt.firewall.iptables_rules import NO_GUEST, Chain, Guest, both
 from virt.firewall.rules import FAMILIES, InstanceRules
 
 NFT, IPSET = "nft", "ipset"
@@ -107,10 +108,10 @@ class Draft:
         """Have the bridge know this of these taps."""
         self.taps |= taps
 
-    def put_guest(self, rules: InstanceRules, mark: int, *, anew: bool = False) -> None:
-        """Have everything of one guest, and nothing of it that `rules` does not ask for. mark: as in `marking`."""
+    def put_guest(self, rules: InstanceRules, *, anew: bool = False) -> None:
+        """Have everything of one guest, and nothing of it that `rules` does not ask for."""
         held = set(self.guest_devices(rules.id))
-        for family, guest in both(rules, mark).items():
+        for family, guest in both(rules).items():
             for name, members in guest.sets.items():
                 self.put_members(name, members)
             self._put_guest(family, rules.id, guest, anew)
@@ -120,9 +121,8 @@ class Draft:
     def drop_guest(self, instance_id: int) -> None:
         """Have nothing of one guest, and nothing that only it used."""
         self.put_taps(dict.fromkeys(self.guest_devices(instance_id)))
-        nothing = Guest(chains={}, lines={}, groups={}, sets={})
         for family in FAMILIES:
-            self._put_guest(family, instance_id, nothing, anew=False)
+            self._put_guest(family, instance_id, NO_GUEST, anew=False)
 
     def guest_devices(self, instance_id: int) -> list[str]:
         """The taps of one guest."""
@@ -140,60 +140,89 @@ class Draft:
         return {user for chain in own for user in self._users(family, chain)} & names.DISPATCHING
 
     def _put_guest(self, family: int, instance_id: int, guest: Guest, anew: bool) -> None:
-        instance = names.instance_chain(instance_id)
         own_before = self._own_chains(family, instance_id)
-        groups_before = {one for one in text.targets(self.chain(family, instance) or ()) if names.is_group_chain(one)}
+        targets = (text.targets(self.chain(family, own) or ()) for own in own_before)
+        shared_before = {one for some in targets for one in some if names.is_shared_chain(one)}
         self._put_lines(family, own_before, guest)
-        for name, lines in guest.groups.items():
-            self._put_group(family, name, lines)
+        for name, chain in guest.shared.items():
+            self._put_shared(family, name, chain)
         for name, chain in guest.chains.items():
             self.put_chain(family, name, chain, anew=anew)
         for name in own_before - set(guest.chains):
             self.put_chain(family, name, None)
-        for name in groups_before - set(guest.groups):
-            if not self._users(family, name):
-                self._put_group(family, name, None)
+        for name in shared_before - set(guest.shared):
+            if not self._is_used(family, name):
+                self._put_shared(family, name, None)
 
     def _put_lines(self, family: int, own_before: set[str], guest: Guest) -> None:
         """The guest's lines in the chains that all share, in the place of those it had there."""
         own = own_before | set(guest.chains)
         for name in self._dispatching(family, own) | set(guest.lines):
-            there = self.chain(family, name) or ()
-            lines = (*(line for line in there if not _leads_to(line, own)), *guest.lines.get(name, ()))
-            if sorted(lines) != sorted(there):
-                self.put_chain(family, name, lines)
+            there, wanted = self.chain(family, name) or (), guest.lines.get(name, ())
+            mine = [line for line in there if _leads_to(line, own)]
+            if sorted(mine) != sorted(wanted):
+                self.put_chain(family, name, (*(line for line in there if line not in mine), *wanted))
 
-    def _put_group(self, family: int, name: str, lines: Chain | None) -> None:
+    def _put_shared(self, family: int, name: str, lines: Chain | None) -> None:
         followed = text.targets(self.chain(family, name) or ())
         self.put_chain(family, name, lines)
         for target in followed:
-            if names.is_member_set(target) and not self._users(family, target):
+            if names.is_set(target) and not self._is_used(family, target):
                 self.put_members(target, None)
 
     def _users(self, family: int, target: str) -> set[str]:
+        return set(self._each_user(family, target))
+
+    def _is_used(self, family: int, target: str) -> bool:
+        return any(True for _ in self._each_user(family, target))
+
+    def _each_user(self, family: int, target: str) -> Iterator[str]:
         changed = self.chains[family]
-        found = {name for name in self.known.users(family, target) if name not in changed}
-        return found | {name for name, lines in changed.items() if lines and target in text.targets(lines)}
+        yield from (name for name in self.known.users(family, target) if name not in changed)
+        yield from (name for name, lines in changed.items() if lines and target in text.targets(lines))
 
     def steps(self, maximum: int) -> list[Step]:
         """The commands that make the changes, in order. `maximum`: members that a new set has room for."""
         taps = {dev: self.known.taps.get(dev) for dev in self.taps}
         fewer = guard.narrowed(taps, self.taps)
         sets = {name: self.known.sets.get(name) for name in self.sets}
-        kept = {name: sets[name] if members is None else members for name, members in self.sets.items()}
+        wide = {name: _wide(name, sets[name], members) for name, members in self.sets.items()}
         found = [
             Step(tool=NFT, text=guard.change(taps, fewer), undo=guard.change(fewer, taps)),
-            Step(tool=IPSET, text=text.sets(sets, kept, maximum), undo=text.sets(kept, sets, maximum)),
+            Step(tool=IPSET, text=text.sets(sets, wide, maximum), undo=text.sets(wide, sets, maximum)),
             *(self._restored(family) for family in reversed(FAMILIES)),
             Step(tool=NFT, text=guard.change(fewer, self.taps), undo=guard.change(self.taps, fewer)),
-            Step(tool=IPSET, text=text.sets(kept, self.sets, maximum), undo=""),
+            Step(tool=IPSET, text=text.sets(wide, self.sets, maximum), undo=text.sets(self.sets, wide, maximum)),
         ]
-        return [step for step in found if step.text]
+        return _joined([step for step in found if step.text])
 
     def _restored(self, family: int) -> Step:
         after = self.chains[family]
         before = {name: self.known.chains[family].get(name) for name in after}
         return Step(tool=RESTORE[family], text=text.restore(before, after), undo=text.restore(after, before))
+
+
+def _wide(name: str, before: frozenset[str] | None, after: frozenset[str] | None) -> frozenset[str] | None:
+    """What a set has while a family's rules change.
+
+    Of rules, those before and those after, so that nothing is cut off that both let in: a rule may take the place of a
+    wider one, or go from the set to the chain. Of members, which do not overlap and may be many, those after.
+    """
+    if after is None or names.is_member_set(name):
+        return before if after is None else after
+    return after | (before or frozenset())
+
+
+def _joined(steps: list[Step]) -> list[Step]:
+    """Steps with those of one tool that follow each other as one."""
+    found: list[Step] = []
+    for step in steps:
+        if found and found[-1].tool == step.tool:
+            last = found.pop()
+            found.append(Step(tool=step.tool, text=last.text + step.text, undo=step.undo + last.undo))
+        else:
+            found.append(step)
+    return found
 
 
 def _leads_to(line: str, chains: set[str]) -> bool:

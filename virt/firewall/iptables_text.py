@@ -7,7 +7,7 @@ undoes it is that of the change from after to before.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from functools import lru_cache
 from itertools import pairwise
 
@@ -16,6 +16,9 @@ from virt.firewall import iptables_names as names
 Chain = tuple[str, ...]
 Chains = Mapping[str, Chain | None]
 Sets = Mapping[str, frozenset[str] | None]
+
+_MOST_RULES = 1 << 20
+"""Elements of a set of rules; a project's quota ends long before."""
 
 
 def restore(before: Chains, after: Chains) -> str:
@@ -51,7 +54,10 @@ def parse(saved: str) -> dict[str, Chain]:
 
 
 def sets(before: Sets, after: Sets, maximum: int) -> str:
-    """What makes of the sets in `after` what it says: first what is taken out of them, then what is put in."""
+    """What makes of the sets in `after` what it says: first what is taken out of them, then what is put in.
+
+    maximum: the members that a set has room for.
+    """
     made = [name for name, members in after.items() if members is not None and before.get(name) is None]
     gone = [name for name, members in after.items() if members is None and before.get(name) is not None]
     text = [_create(name, maximum) for name in sorted(made)] + [f"flush {name}" for name in sorted(made)]
@@ -63,18 +69,19 @@ def sets(before: Sets, after: Sets, maximum: int) -> str:
 
 
 def parse_sets(saved: str) -> dict[str, frozenset[str]]:
-    """Our sets of members in what `ipset save` printed."""
+    """Our sets in what `ipset save` printed."""
     found: dict[str, set[str]] = {}
     for line in saved.splitlines():
         words = line.split()
-        if len(words) > 1 and words[0] == "create" and names.is_member_set(words[1]):
+        if len(words) > 1 and words[0] == "create" and names.is_set(words[1]):
             found[words[1]] = set()
         elif len(words) > 2 and words[0] == "add" and words[1] in found:
             found[words[1]].add(words[2])
     return {name: frozenset(members) for name, members in found.items()}
 
 
-def targets(lines: Collection[str]) -> frozenset[str]:
+@lru_cache(maxsize=1024)
+def targets(lines: Chain) -> frozenset[str]:
     """The chains and sets that these rules refer to."""
     return frozenset[str]().union(*map(_targets, lines))
 
@@ -107,10 +114,13 @@ def _hung(name: str, before: Chain | None, after: Chain | None) -> list[str]:
 
 def _create(name: str, maximum: int) -> str:
     family = "inet" if names.family_of(name) == 4 else "inet6"
-    return f"create {name} hash:net family {family} maxelem {maximum} -exist"
+    if names.is_rule_set(name):
+        return f"create {name} hash:net,port family {family} hashsize 64 maxelem {_MOST_RULES} -exist"
+    return f"create {name} hash:net family {family} hashsize 1024 maxelem {maximum} -exist"
 
 
-def _missing(there: Chain | None, wanted: Chain | None) -> list[str]:
+@lru_cache(maxsize=256)  # a change and what undoes it ask the same
+def _missing(there: Chain | None, wanted: Chain | None) -> Chain:
     """The lines of `wanted` that are not `there`, as often as they are wanted more."""
     left = Counter(there or ())
     found = []
@@ -119,7 +129,7 @@ def _missing(there: Chain | None, wanted: Chain | None) -> list[str]:
             left[line] -= 1
         else:
             found.append(line)
-    return found
+    return tuple(found)
 
 
 def _less(some: frozenset[str] | None, others: frozenset[str] | None) -> list[str]:

@@ -25,6 +25,7 @@ from tests.integration.processes import require_program, require_root
 from virt.execute import run
 from virt.firewall.iptables import IptablesFirewall
 from virt.firewall.iptables_host import FilterHost
+from virt.firewall.iptables_ipset import SetSocket
 from virt.firewall.iptables_netlink import ElementSocket
 from virt.firewall.rules import link_local
 from virt.spec import InstanceSpec, SecurityGroup
@@ -117,7 +118,7 @@ class FilteredHost:
             require_program(program)
         self.variant, self.name = variant, f"mn-{secrets.token_hex(4)}"
         self.taps: dict[str, Wire] = {}
-        self.elements = ElementSocket(lambda *kind: _within(self.name, lambda: socket.socket(*kind)))
+        self.elements, self.sets = ElementSocket(self._socket), SetSocket(self._socket)
         run(["ip", "netns", "add", self.name])
         try:
             self._set_up()
@@ -137,7 +138,8 @@ class FilteredHost:
 
     def start_firewall(self) -> IptablesFirewall:
         """The firewall of a daemon that starts now."""
-        host = FilterHost(self.execute, variant=self.variant, feed_elements=self.elements.feed)
+        feeds = {"feed_elements": self.elements.feed, "feed_sets": self.sets.feed}
+        host = FilterHost(self.execute, variant=self.variant, **feeds)
         firewall = IptablesFirewall(host, mark=1 << 25, max_members=65536)
         firewall.init_host()
         return firewall
@@ -162,6 +164,9 @@ class FilteredHost:
         """A guest behind its filters."""
         self.firewall.prepare_instance_filter(spec)
         return self.plug(spec)
+
+    def _socket(self, *kind: int) -> socket.socket:
+        return _within(self.name, lambda: socket.socket(*kind))
 
     def _know(self, address: str, mac: str, dev: str) -> None:
         self.execute(["ip", "neigh", "replace", address, "lladdr", mac, "dev", dev, "nud", "permanent"])

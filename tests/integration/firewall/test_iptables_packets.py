@@ -39,7 +39,8 @@ ANY = {"protocol": None, "from_port": -1, "to_port": -1}
 GROUP = a_group(
     *(a_rule(cidr=cidr, **ANY) for cidr in ("10.9.0.64/26", "10.8.0.64/26", "fd09::40/122", "fd08::40/122")),
     a_rule(group_id=9, **ANY),
-    a_rule(from_port=8000, to_port=8010),
+    *(a_rule(from_port=8000, to_port=8010, cidr=cidr) for cidr in ("0.0.0.0/0", "::/0")),
+    a_rule(from_port=9000, to_port=9100),
     id=7,
     members={9: ("10.9.0.6", "fd09::6", "10.8.0.6", "fd08::6")},
 )
@@ -122,10 +123,19 @@ def test_what_a_guest_sends_leaves_and_its_reply_arrives(host, protocol, kind, f
 
 
 @pytest.mark.parametrize("path", ["bridged", "routed"])
-@pytest.mark.parametrize(("port", "is_open"), [(7999, False), (8000, True), (8010, True), (8011, False)])
+@pytest.mark.parametrize(
+    ("port", "is_open"), [(7999, False), (8000, True), (8010, True), (8011, False), (9100, True), (9101, False)]
+)
 def test_a_range_of_ports_is_open_from_its_first_to_its_last(host, path, port, is_open):
     packet = a_packet("tcp", 4, IN, source=source_of("non-member", 4, path), dport=port)
     assert arrives(host, packet, path) is is_open
+
+
+@pytest.mark.parametrize("source", ["10.9.0.7", "192.0.2.7", "fd09::7", "2001:db8::7"])
+@pytest.mark.parametrize(("protocol", "is_open"), [("tcp", True), ("udp", False)])
+def test_a_port_that_is_open_to_everybody_is_open_to_either_half_of_the_addresses(host, source, protocol, is_open):
+    packet = a_packet(protocol, 6 if ":" in source else 4, IN, source=source, dport=8000)
+    assert arrives(host, packet) is is_open
 
 
 NOBODY = str(IPv4Address(0))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from ipaddress import IPv4Interface, IPv6Address, IPv6Interface
 
@@ -11,7 +11,7 @@ import pytest
 from oslo_config import cfg
 
 from tests.builders import a_group, a_guest, a_network, a_rule, a_vif
-from tests.iptables_interpreter import rules_reached
+from tests.iptables_interpreter import rules_reached, rules_reached_once
 from tests.iptables_kernel import Kernel
 from virt.errors import DriverConfigError, FirewallError
 from virt.firewall.base import load
@@ -21,7 +21,7 @@ from virt.firewall.iptables_host import FilterHost
 from virt.spec import InstanceSpec, Network
 
 MAIL = {"protocol": "tcp", "from_port": "25", "to_port": "25", "cidr": "0.0.0.0/0"}
-WEB = a_rule(from_port=80, to_port=80)
+WEB, PING = a_rule(from_port=80, to_port=80), a_rule(protocol="icmp", from_port=8, to_port=-1)
 IPV4, BOTH = a_network(), a_network(cidr_v6="fd00::/64")
 
 
@@ -124,7 +124,7 @@ def test_a_restart_writes_no_rule_of_iptables(kernel, firewall):
 @pytest.mark.parametrize("others", [10, 500])
 @pytest.mark.parametrize(
     ("network", "programs", "come", "gone"),
-    [(IPV4, ["iptables-restore"], 987, 551), (BOTH, ["ip6tables-restore", "iptables-restore"], 1817, 833)],
+    [(IPV4, ["iptables-restore"], 966, 569), (BOTH, ["ip6tables-restore", "iptables-restore"], 1595, 869)],
 )
 def test_a_guest_costs_the_same_commands_and_bytes_beside_10_and_beside_500(
     kernel, firewall, others, network, programs, come, gone
@@ -133,41 +133,71 @@ def test_a_guest_costs_the_same_commands_and_bytes_beside_10_and_beside_500(
     new = a_member(1, group=1, network=network)
     kernel.calls.clear()
     firewall.prepare_instance_filter(new)
-    assert (kernel.fed, _fed_bytes(kernel)) == ([*programs, "nft"], come)
+    assert (kernel.fed, _fed_bytes(kernel)) == (["ipset", *programs, "nft"], come)
     kernel.calls.clear()
     firewall.unfilter_instance(new)
-    assert (kernel.fed, _fed_bytes(kernel)) == (["nft", *programs], gone)
+    assert (kernel.fed, _fed_bytes(kernel)) == (["nft", *programs, "ipset"], gone)
 
 
 def _fed_bytes(kernel: Kernel) -> int:
     return sum(len(text) for _, text in kernel.calls)
 
 
-@pytest.mark.parametrize(("network", "rules"), [(IPV4, 42), (BOTH, 63)])
-def test_a_guest_gives_the_kernel_the_same_rules_to_check_beside_10_and_beside_500(kernel, firewall, network, rules):
-    added = []
+@pytest.mark.parametrize("network", [IPV4, BOTH])
+@pytest.mark.parametrize(("reached", "rules"), [(rules_reached_once, [13, 19]), (rules_reached, [45, 68])])
+def test_a_guest_gives_the_kernel_the_same_rules_to_check_beside_10_and_beside_500(
+    kernel, firewall, network, reached, rules
+):
+    """What nftables checks at a change: what can be reached, once for each hook; older kernels, once for each way."""
+    added, nine = [], [a_rule(from_port=port, to_port=port) for port in range(80, 89)]
     for others in (10, 500):
-        guests = [a_member(number, group=number, network=network) for number in range(1000, 1000 + others)]
+        guests = [a_member(number, *nine, group=number, network=network) for number in range(1000, 1000 + others)]
         firewall.repair(guests, [])
-        before = _visits(kernel)
-        firewall.prepare_instance_filter(a_member(1, group=1, network=network))
-        added.append(_visits(kernel) - before)
+        before = _checked(kernel, reached)
+        firewall.prepare_instance_filter(a_member(1, *nine, group=1, network=network))
+        added.append(_checked(kernel, reached) - before)
         firewall.unfilter_instance(a_member(1, group=1, network=network))
-    assert added == [rules, rules]
+    assert added == [rules[network is BOTH]] * 2
 
 
-def _visits(kernel: Kernel) -> int:
-    """The rules that nftables checks at a change of its tables: all that can be reached, along every way to them."""
-    return sum(rules_reached(chains, name) for chains in kernel.chains.values() for name in ("FORWARD", "OUTPUT"))
+def _checked(kernel: Kernel, reached: Callable[..., int]) -> int:
+    return sum(reached(chains, name) for chains in kernel.chains.values() for name in ("FORWARD", "OUTPUT"))
 
 
-def test_an_edited_group_is_one_command_however_many_are_in_it(kernel, firewall):
-    guests = [a_member(number) for number in range(1, 51)]
-    firewall.repair(guests, [])
+@pytest.mark.parametrize(
+    ("rule", "program", "text"),
+    [
+        (WEB, "ipset", "add nova-r4-7 0.0.0.0/1,tcp:80 -exist\nadd nova-r4-7 128.0.0.0/1,tcp:80 -exist\n"),
+        (PING, "iptables-restore", "-A nova-compute-sg-7 -p icmp -m icmp --icmp-type 8 -j ACCEPT\n"),
+    ],
+)
+def test_an_edited_group_is_one_command_however_many_are_in_it(kernel, firewall, rule, program, text):
+    firewall.repair([a_member(number) for number in range(1, 51)], [])
     kernel.calls.clear()
-    firewall.refresh_security_group_rules([a_member(number, WEB) for number in range(1, 51)])
-    assert kernel.fed == ["iptables-restore"]
+    firewall.refresh_security_group_rules([a_member(number, rule) for number in range(1, 51)])
+    assert kernel.fed == [program]
+    assert text in kernel.calls[0][1]
     assert "inst-" not in kernel.calls[0][1]
+
+
+@pytest.mark.parametrize(
+    ("rule", "elements"),
+    [
+        (a_rule(from_port=80, to_port=81, cidr="10.0.0.8/30"), {"10.0.0.8/30,tcp:80", "10.0.0.8/30,tcp:81"}),
+        (a_rule(protocol="udp", from_port=0, to_port=0, cidr="fd00::9/128"), {"fd00::9,udp:0"}),
+        (a_rule(from_port=80, to_port=80, cidr="::/0"), {"::/1,tcp:80", "8000::/1,tcp:80"}),
+        (a_rule(from_port=1, to_port=16, cidr="10.0.0.8/32"), {f"10.0.0.8,tcp:{port}" for port in range(1, 17)}),
+        (a_rule(from_port=1, to_port=17, cidr="10.0.0.8/32"), set()),
+        (a_rule(from_port=-1, to_port=-1, cidr="10.0.0.8/32"), set()),
+        (PING, set()),
+    ],
+)
+def test_an_ordinary_rule_is_elements_of_its_groups_set(kernel, firewall, rule, elements):
+    spec = a_member(1, network=BOTH)
+    firewall.prepare_instance_filter(spec)
+    before = set().union(*kernel.sets.values())
+    firewall.prepare_instance_filter(a_member(1, rule, network=BOTH))
+    assert set().union(*kernel.sets.values()) - before == elements
 
 
 def test_a_changed_membership_is_one_command_on_the_set(kernel, firewall):
@@ -230,7 +260,8 @@ def test_what_only_a_removed_guest_used_goes_with_it(kernel, firewall):
     firewall.unfilter_instance(a_member(1))
     firewall.unfilter_instance(a_member(1))
     assert (kernel.sets, kernel.elements) == ({}, set())
-    assert not [name for name in kernel.chains[4] if "inst" in name or "sg-7" in name or "tap2163e" in name]
+    own = ("nova-compute-inst-", "nova-compute-net-", "nova-compute-sg-7", "nova-compute-tap")
+    assert not [name for name in kernel.chains[4] if name.startswith(own)]
 
 
 def test_a_guest_that_changes_interfaces_keeps_nothing_of_the_old(kernel, firewall):
@@ -321,6 +352,21 @@ def test_an_open_door_is_found_and_shut(kernel, firewall, drifted):
     (drift,) = firewall.audit([drifted], [])
     assert (drift.guest, drift.opened) == (drifted.name, True)
     assert "it has 1 rules: [-j nova-compute-admit] too many" in str(drift)
+
+
+def test_a_networks_chain_that_lets_in_more_is_found_and_mended(kernel, firewall, drifted):
+    (name,) = (name for name in kernel.chains[4] if name.startswith("nova-compute-net-"))
+    kernel.chains[4][name].append("-j ACCEPT")
+    (drift,) = firewall.audit([drifted], [])
+    assert str(drift) == f"chain {name} (IPv4): it has 1 rules: [-j ACCEPT] too many"
+    assert drift.opened
+
+
+def test_a_rule_that_is_none_is_found_in_its_groups_set_and_removed(kernel, firewall, drifted):
+    kernel.sets["nova-r4-7"].add("10.0.0.0/8,tcp:23")
+    (drift,) = firewall.audit([drifted], [])
+    assert str(drift) == "set nova-r4-7: it has 1 members: [10.0.0.0/8,tcp:23] too many"
+    assert drift.opened
 
 
 def test_a_member_that_is_none_is_found_and_removed(kernel, firewall, drifted):

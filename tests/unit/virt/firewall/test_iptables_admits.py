@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
+from dataclasses import replace
 from ipaddress import IPv4Interface, IPv6Interface
 
 import pytest
@@ -140,7 +141,7 @@ def test_a_chain_whose_end_somebody_took_out_admits_no_more_than_before(spec):
 
 
 @settings(max_examples=20, deadline=None)
-@given(guests(), guests(), st.integers(0, 5))
+@given(guests(), guests(), st.integers(0, 20))
 def test_a_change_cut_off_anywhere_admits_nothing_that_neither_side_admits(before, after, cut):
     kernel = Kernel()
     started(kernel).prepare_instance_filter(before)
@@ -155,18 +156,37 @@ def test_a_change_cut_off_anywhere_admits_nothing_that_neither_side_admits(befor
     assert verdicts(kernel, tap, bridged=True) == told(instance_rules(after), tap)
 
 
+@settings(max_examples=20, deadline=None)
+@given(guests(), guests(), st.integers(0, 20))
+def test_an_edit_cut_off_anywhere_cuts_off_nothing_that_both_sides_let_in(before, other, cut):
+    kernel, after = Kernel(), replace(before, security_groups=other.security_groups)
+    started(kernel).prepare_instance_filter(before)
+    firewall = started(kernel)
+    firewall._host._execute = _dying(kernel, cut)
+    with contextlib.suppress(_KilledError):
+        firewall.refresh_security_group_rules([after])
+    _is_within(kernel, before, after)
+    for tap in instance_rules(after).taps:
+        sides = zip(told(instance_rules(before), tap), told(instance_rules(after), tap), strict=True)
+        seen = verdicts(kernel, tap, bridged=True)
+        assert all(got for got, (was, will_be) in zip(seen, sides, strict=True) if was and will_be)
+
+
 class _KilledError(BaseException):
     """kill -9, as far as a program can tell."""
 
 
-def _dying(kernel: Kernel, commands: int) -> Callable[..., str]:
-    left = [commands]
+def _dying(kernel: Kernel, steps: int) -> Callable[..., str]:
+    """Executes so many programs, and of ipset so many lines: the one that can end half done."""
+    left = [steps]
 
-    def execute(*args: object, **kwargs: object) -> str:
-        if not left[0]:
-            raise _KilledError
-        left[0] -= 1
-        return kernel.execute(*args, **kwargs)
+    def execute(cmd: list[str], *, timeout_s: float, stdin: str | None = None) -> str:
+        for words in stdin.splitlines(keepends=True) if stdin and cmd[0] == "ipset" else [stdin]:
+            if not left[0]:
+                raise _KilledError
+            left[0] -= 1
+            found = kernel.execute(cmd, timeout_s=timeout_s, stdin=words)
+        return found
 
     return execute
 
@@ -181,22 +201,23 @@ def _is_within(kernel: Kernel, before: InstanceSpec, after: InstanceSpec) -> Non
             assert [got for got, may in zip(seen, allowed, strict=True) if got and not may] == []
 
 
-def test_former_chains_admit_the_same_at_every_step_on_which_they_become_todays():
-    kernel, guests = _former()
+@pytest.mark.parametrize("layout", former_filters.LAYOUTS)
+def test_former_chains_admit_the_same_at_every_step_on_which_they_become_todays(layout):
+    kernel, guests = _former(layout)
     expected, seen = [_let_in(kernel, guests)], []
     firewall = IptablesFirewall(FilterHost(_watched(kernel, guests, seen)), mark=1 << 25, max_members=65536)
     firewall.init_host()
     firewall.repair(guests, [])
-    assert seen == expected * 6  # nft, ip6tables and iptables at the start; nft once and they again for the guests
+    assert seen == expected * 7  # nft, ip6tables, iptables at the start; nft, ipset and they again for the guests
     assert firewall.audit(guests, []) == []
     assert not any("tap2163e" in name for name in kernel.chains[4])
 
 
-def _former() -> tuple[Kernel, list[InstanceSpec]]:
+def _former(layout: str) -> tuple[Kernel, list[InstanceSpec]]:
     """A host as a former daemon left it, and its guests."""
     kernel = Kernel()
     kernel.sets = {"nova-g4-9": {"10.9.0.6"}, "nova-g6-9": set()}
-    for program, text in former_filters.restores("-I FORWARD 1 -j nova-filter-top").items():
+    for program, text in former_filters.restores(layout, "-I FORWARD 1 -j nova-filter-top").items():
         kernel.execute([f"{program}-restore"], timeout_s=1, stdin=text)
     rules = [a_rule(cidr="10.9.0.70/32"), a_rule(protocol="udp", from_port=53, to_port=53, group_id=9)]
     group = a_group(*rules, id=7, members={9: ["10.9.0.6"]})

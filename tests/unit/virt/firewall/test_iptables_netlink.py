@@ -3,51 +3,14 @@
 from __future__ import annotations
 
 import errno
-import struct
-from typing import Self
 
 import pytest
 
+from tests.fakes.netlink import FakeSocket
 from virt.errors import FirewallError
 from virt.firewall.iptables_netlink import ElementSocket, is_elements
 
 LINE = 'add element bridge micronova taps { "tap2163e000001" }\n'
-
-
-class FakeSocket:
-    """A kernel that answers a batch with these (message number, error) pairs."""
-
-    def __init__(self, *answers: tuple[int, int]) -> None:
-        self._answers, self.sent = (
-            [struct.pack("=IHHIIi", 20, 2, 0, number, 0, -error) for number, error in answers],
-            b"",
-        )
-
-    def __call__(self, *kind: int) -> Self:
-        return self
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *details: object) -> None:
-        pass
-
-    def setsockopt(self, *option: int) -> None:
-        raise PermissionError
-
-    def bind(self, address: object) -> None:
-        pass
-
-    def sendto(self, data: bytes, address: object) -> None:
-        self.sent += data
-
-    def setblocking(self, flag: bool) -> None:
-        assert not flag
-
-    def recv(self, size: int) -> bytes:
-        if not self._answers:
-            raise BlockingIOError
-        return self._answers.pop(0)
 
 
 def test_a_change_that_the_kernel_made_is_made():
