@@ -114,7 +114,7 @@ class API(Moving, Storing, Describing):
             if row.host is None and self.db.run(_delete_locally, context, row.id):
                 return Accepted(instance_id=row.id, action_id=None)
         try:
-            return self.orders.place(context, row.id, Task.DELETING)
+            return self.orders.place(context, row, Task.DELETING)
         except InstanceBusyError:
             return self._already_deleting(context, row.id)
 
@@ -262,7 +262,8 @@ def _outcome(document: dict[str, Any]) -> dict[str, Any]:
 
 def _delete_locally(tx: Tx, context: RequestContext, instance_id: int) -> bool:
     """End the record of an instance that no host has; False when a host, or another delete, has it meanwhile."""
-    if instances.get(tx, instance_id).host is not None or not orders.take_for_delete(tx, context, instance_id):
+    seen = instances.get(tx, instance_id)
+    if seen.host is not None or not orders.take_for_delete(tx, context, seen):
         return False
     row = instances.get(tx, instance_id)
     if row.host is not None:

@@ -18,6 +18,7 @@ from compute.sealing import Sealer
 from compute.states import Task
 from db import actions
 from db.errors import DatabaseError, DatabaseUnreachableError
+from db.instances import Instance
 from db.session import Database, Tx
 
 
@@ -44,15 +45,18 @@ class Ordering:
     def place(
         self,
         context: RequestContext,
-        key: str | int,
+        key: str | int | Instance,
         task: Task,
         *,
         args: Mapping[str, Any] | None = None,
         host: str | None = None,
         also: Also | None = None,
     ) -> Accepted:
-        """Take the instance for `task`, with what `also` takes, and ring its host, or `host`; see orders.accept."""
-        row = self.reads.resolve(context, key)
+        """Take the instance for `task`, with what `also` takes, and ring its host, or `host`; see orders.accept.
+
+        key: as a caller gives it, or what it was found to mean.
+        """
+        row = key if isinstance(key, Instance) else self.reads.resolve(context, key)
         op_id = str(uuid.uuid4())
 
         def write(tx: Tx) -> Bell:

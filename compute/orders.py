@@ -89,20 +89,16 @@ def locked(instance_id: int) -> InstanceLockedError:
     return InstanceLockedError(f"instance {instance_id} is locked: only an administrator may act on it")
 
 
-def take_for_delete(tx: Tx, context: RequestContext, instance_id: int, *, keep: int | None = None) -> bool:
-    """Take an instance for deleting whatever runs on it, aborting that; False when it is being deleted already.
+def take_for_delete(tx: Tx, context: RequestContext, instance: Instance, *, keep: int | None = None) -> bool:
+    """Take an instance, read in `tx`, for deleting whatever runs on it, aborting that; False when it is being deleted.
 
     keep: the order of the delete itself, where it is written before.
     """
-    try:
-        instance = instances.get(tx, instance_id)
-    except RowNotFoundError as exc:
-        raise InstanceNotFoundError(f"no instance {instance_id}") from exc
     if instance.locked and not context.is_admin:
-        raise locked(instance_id)
-    if not instances.override_task(tx, instance_id, Task.DELETING):
+        raise locked(instance.id)
+    if not instances.override_task(tx, instance.id, Task.DELETING):
         return False
-    actions.abort_open(tx, instance_id, "a delete outranked it", keep=keep)
+    actions.abort_open(tx, instance.id, "a delete outranked it", keep=keep)
     return True
 
 
@@ -135,7 +131,7 @@ def accept(
         raise InvalidStateError(f"instance {instance_id} is {instance.vm_state} and on no host")
     row = journal_row(tx, context, task, instance_id, host=where, args=pack(sealer, every), message_id=op_id)
     action_id = actions.create(tx, row)
-    if task is Task.DELETING and not take_for_delete(tx, context, instance_id, keep=action_id):
+    if task is Task.DELETING and not take_for_delete(tx, context, instance, keep=action_id):
         raise InstanceBusyError(f"instance {instance_id} is busy: {Task.DELETING}")
     return Bell(id=action_id, instance_id=instance_id, host=where, step=MOVES[task].verb, args=every)
 

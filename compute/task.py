@@ -27,6 +27,7 @@ from compute.work import DaemonStopped, Work
 from db import actions, instances, work
 from db.actions import Action
 from db.errors import DuplicateRowError, RowNotFoundError
+from db.instances import Instance
 from db.session import Database, Tx, utcnow
 from virt.driver import ComputeDriver
 
@@ -217,14 +218,14 @@ class Tasks:
         if instance.host not in {None, self.host} and task not in _ELSEWHERE:
             raise ConflictError(f"instance {instance_id} is on host {instance.host}, not {self.host}")
         if task is Task.DELETING:
-            self._take_for_delete(tx, context, instance_id, action_id)
+            self._take_for_delete(tx, context, instance, action_id)
         else:
             orders.take(tx, context, instance_id, task)
         return action_id
 
-    def _take_for_delete(self, tx: Tx, context: RequestContext, instance_id: int, action_id: int) -> None:
-        if not orders.take_for_delete(tx, context, instance_id, keep=action_id):
-            raise ClaimLostError(f"instance {instance_id} is being deleted already")
+    def _take_for_delete(self, tx: Tx, context: RequestContext, instance: Instance, action_id: int) -> None:
+        if not orders.take_for_delete(tx, context, instance, keep=action_id):
+            raise ClaimLostError(f"instance {instance.id} is being deleted already")
 
     def _record_refusal(
         self, context: RequestContext, instance_id: int, task: Task, key: str, exc: ConflictError

@@ -25,7 +25,7 @@ COSTS = {  # statements, commits, messages
     "suspend": (9, 3, 1),
     "resume": (9, 3, 1),
     "reboot": (9, 3, 1),
-    "delete": (18, 3, 1),
+    "delete": (16, 3, 1),
 }
 
 
