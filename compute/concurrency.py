@@ -12,11 +12,12 @@ import sys
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
-
-from oslo_config.cfg import ConfigOpts
+from typing import TYPE_CHECKING, Any
 
 from compute.errors import ConfigError
+
+if TYPE_CHECKING:
+    from oslo_config.cfg import ConfigOpts
 
 THREADING, EVENTLET = "threading", "eventlet"
 _chosen: list[str] = []

@@ -183,9 +183,9 @@ def load(
     Raises ConfigError naming the file or the option.
     """
     conf = _Options()
-    conf.register_cli_opts(OPTS) if args else conf.register_opts(OPTS)
     files = list(config_files) or [_trusted(name) for name in SEARCH if Path(name).is_file()][:1]
     named, rest = _apart(args)
+    conf.register_cli_opts(OPTS) if rest else conf.register_opts(OPTS)  # the former takes time
     usage = "%(prog)s [--config-file FILE]... [--OPTION VALUE]...  (--help lists the options)"
     try:
         conf(

@@ -6,7 +6,7 @@ import json
 import traceback
 from datetime import UTC, datetime
 
-from oslo_utils.strutils import mask_password
+from compute.masking import masked
 
 MAX_MESSAGE = 2000
 MAX_TRACEBACK = 16000
@@ -16,14 +16,14 @@ def message_of(exc: BaseException) -> str:
     """One line for the user: our own errors in their words, others by class only; passwords masked."""
     ours = hasattr(exc, "expected")
     text = str(exc) if ours else f"internal error ({type(exc).__name__}); the operator's log has the details"
-    return str(mask_password(" ".join(text.split())))[:MAX_MESSAGE]
+    return masked(" ".join(text.split()))[:MAX_MESSAGE]
 
 
 def traceback_of(exc: BaseException) -> str | None:
     """The traceback of an unexpected error, passwords masked; None for an expected one."""
     if getattr(exc, "expected", False):
         return None
-    return str(mask_password("".join(traceback.format_exception(exc))))[-MAX_TRACEBACK:]
+    return masked("".join(traceback.format_exception(exc)))[-MAX_TRACEBACK:]
 
 
 def fault(exc: BaseException, request_id: str, message: str | None = None) -> str:

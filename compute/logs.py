@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import logging
 import logging.handlers
+from typing import TYPE_CHECKING
 
-from oslo_config.cfg import ConfigOpts
-from oslo_utils.strutils import mask_password
+from compute.masking import masked
+
+if TYPE_CHECKING:
+    from oslo_config.cfg import ConfigOpts
 
 FORMAT = "%(asctime)s.%(msecs)03d %(process)d %(levelname)s %(name)s %(message)s"
 SYSLOG = "/dev/log"
@@ -17,7 +20,7 @@ class Masked(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """The masked line."""
-        return str(mask_password(super().format(record)))
+        return masked(super().format(record))
 
 
 def set_up(conf: ConfigOpts) -> None:

@@ -13,11 +13,11 @@ from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from oslo_config.cfg import ConfigOpts
-
 from compute import __version__, concurrency, process
 
 if TYPE_CHECKING:
+    from oslo_config.cfg import ConfigOpts
+
     from compute.api import API
     from compute.placing import Placing
     from compute.rpcapi import ComputeRPC

@@ -14,14 +14,14 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from oslo_config.cfg import ConfigOpts
-
 from compute import concurrency, process
-from compute.context import RequestContext
 from compute.errors import ConfigError
 
 if TYPE_CHECKING:  # imported when they are needed: the executor must be chosen first, and start-up is short
+    from oslo_config.cfg import ConfigOpts
+
     from compute.api import API
+    from compute.context import RequestContext
     from compute.host import Host
     from compute.manager import ComputeManager
     from compute.messaging.transport import Bus

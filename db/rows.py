@@ -8,7 +8,6 @@ from functools import cache, lru_cache
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import mysql, postgresql, sqlite
 
 from db.errors import RowNotFoundError
 from db.prepared import NOTHING, Params, Prepared
@@ -88,6 +87,8 @@ def _insert(table: sa.Table) -> sa.Insert:
 
 @cache
 def _insert_unless_there(table: sa.Table, dialect: str) -> sa.Insert:
+    from sqlalchemy.dialects import mysql, postgresql, sqlite  # a start does without those that are not its database's
+
     if dialect in {"mysql", "mariadb"}:
         return mysql.insert(table).on_duplicate_key_update(id=table.c.id)
     if dialect == "postgresql":

@@ -21,8 +21,10 @@ concurrency.choose(concurrency.THREADING)  # what nobody chose before is threads
 import oslo_messaging  # noqa: E402
 from oslo_messaging._metrics.client import oslo_messaging_metrics  # noqa: E402
 from oslo_messaging._tracing.client import oslo_messaging_tracing  # noqa: E402
-from oslo_messaging.opts import list_opts  # noqa: E402
+from oslo_messaging.rpc.client import _client_opts  # noqa: E402
 from oslo_messaging.rpc.server import RPCServer  # noqa: E402
+from oslo_messaging.server import _pool_opts  # noqa: E402
+from oslo_messaging.transport import _transport_opts  # noqa: E402
 
 from compute.errors import ConfigError, UnreachableError  # noqa: E402
 from compute.messaging.dispatch import Dispatcher  # noqa: E402
@@ -135,13 +137,23 @@ class Bus:
 def _messaging_conf(conf: cfg.ConfigOpts) -> cfg.ConfigOpts:
     """oslo.messaging's own options, set from ours, in a configuration of this bus alone."""
     own = cfg.ConfigOpts()
-    unlisted = [("oslo_messaging_metrics", oslo_messaging_metrics), ("oslo_messaging_tracing", oslo_messaging_tracing)]
-    for group, opts in [*list_opts(), *unlisted]:
-        own.register_opts(opts, group=group)
+    own.register_opts([*_pool_opts, *_client_opts, *_transport_opts])
+    own.register_opts(oslo_messaging_metrics, group="oslo_messaging_metrics")
+    own.register_opts(oslo_messaging_tracing, group="oslo_messaging_tracing")
     own([], default_config_files=[], default_config_dirs=[])
     own.set_override("control_exchange", conf.control_exchange)
     own.set_override("executor_thread_pool_size", conf.rpc_thread_pool_size)
     own.set_override("rpc_response_timeout", conf.rpc_response_timeout)
+    if not conf.transport_url.startswith("sqlite:"):
+        _tell_rabbit(own, conf)
+    return own
+
+
+def _tell_rabbit(own: cfg.ConfigOpts, conf: cfg.ConfigOpts) -> None:
+    from oslo_messaging.opts import list_opts  # it loads RabbitMQ's driver, which takes as long as all the rest
+
+    for group, opts in list_opts():
+        own.register_opts(opts, group=group)
     rabbit = {
         "amqp_durable_queues": conf.rabbit_durable_queues,
         "rabbit_quorum_queue": conf.rabbit_quorum_queue,
@@ -152,7 +164,6 @@ def _messaging_conf(conf: cfg.ConfigOpts) -> cfg.ConfigOpts:
     }
     for name, value in rabbit.items():
         own.set_override(name, value, group="oslo_messaging_rabbit")
-    return own
 
 
 def check_reachable(url: str, timeout_s: float) -> None:

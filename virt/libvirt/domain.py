@@ -31,7 +31,11 @@ __all__ = ["Platform", "domain_for", "interface_for", "printable", "rescue_domai
 
 MACHINES = frozenset({"pc", "q35"})
 FIRMWARES = frozenset({"bios", "uefi"})
-_AGENT = "org.qemu.guest_agent.0"
+_AGENT = Channel(name="org.qemu.guest_agent.0")
+_BALLOON = MemoryBalloon(stats_period_s=10)
+_RNG = Rng()
+_NO_USB = Controller(type="usb", model="none")
+_SCSI = Controller(type="scsi", model="virtio-scsi")
 _ON_PORTS = frozenset({"virtio", "scsi"})  # a CD's SCSI controller is on one, too
 _ALWAYS_ON_PORTS = 3  # the agent's channel, the balloon, the source of randomness
 _FREE_PORTS = 8
@@ -70,11 +74,11 @@ def machine_for(spec: InstanceSpec, layout: Layout, platform: Platform) -> Domai
         controllers=(*_controllers(spec, platform), *_ports(spec, platform, disks)),
         interfaces=tuple(interface_for(vif) for vif in spec.vifs),
         serial=Serial(log_file=str(layout.console_log), log_append="on"),
-        channels=(Channel(name=_AGENT),),
+        channels=(_AGENT,),
         vnc=vnc_for(platform),
         video=Video(model="vga" if platform.vnc_listen else "none"),
-        balloon=MemoryBalloon(stats_period_s=10),
-        rng=Rng(),
+        balloon=_BALLOON,
+        rng=_RNG,
     )
 
 
@@ -141,10 +145,9 @@ def _cd_bus(spec: InstanceSpec, platform: Platform) -> str:
 
 
 def _controllers(spec: InstanceSpec, platform: Platform) -> tuple[Controller, ...]:
-    usb = Controller(type="usb", model="none")
     if platform.has_config_drive(spec) and _cd_bus(spec, platform) == "scsi":
-        return (usb, Controller(type="scsi", model="virtio-scsi"))
-    return (usb,)
+        return (_NO_USB, _SCSI)
+    return (_NO_USB,)
 
 
 def _ports(spec: InstanceSpec, platform: Platform, disks: tuple[Disk, ...]) -> tuple[Controller, ...]:

@@ -11,7 +11,6 @@ into the element that their path names (`.`: this one). Fields whose paths begin
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Self, dataclass_transform
 
@@ -34,32 +33,40 @@ class Node:
 
     TAG: ClassVar[str]
     NSMAP: ClassVar[dict[str, str] | None] = None
-    _writers: ClassVar[list[tuple[str, Callable[[_Made, Any], None]]]]
+    _places: ClassVar[tuple[_Place, ...]]
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         dataclass(frozen=True, kw_only=True)(cls)
-        cls._writers = [(f.name, _writer(f.metadata[_PATH])) for f in fields(cls)]  # type: ignore[arg-type]
+        cls._places = tuple(_place(name, path) for name, path in cls.paths().items())
 
     def element(self) -> _Element:
         """This node as an lxml element."""
-        return self._fill(etree.Element(self.TAG, nsmap=self.NSMAP))
+        element = etree.Element(self.TAG, nsmap=self.NSMAP)
+        self._fill(element)
+        return element
 
     def put_into(self, parent: _Element) -> None:
         """Append this node to `parent`."""
-        self._fill(etree.SubElement(parent, self.TAG, nsmap=self.NSMAP))
+        self._fill(etree.SubElement(parent, self.TAG, None, self.NSMAP))
 
     def xml(self) -> str:
         """This node as text."""
         return etree.tostring(self.element(), pretty_print=True, encoding="unicode")
 
-    def _fill(self, element: _Element) -> _Element:
-        made: _Made = {(): element}
-        for name, write in self._writers:
-            value = getattr(self, name)
-            if value is not None and value is not False and value != ():
-                write(made, value)
-        return element
+    def _fill(self, element: _Element) -> None:
+        values, made = vars(self), {"": element}
+        for name, path, parent, tag, attribute in self._places:
+            value = values[name]
+            if not value and (value is None or value is False or value == ()):  # 0 and "" are values
+                continue
+            place = made.get(path)
+            if place is None:
+                place = made[path] = etree.SubElement(_reach(made, parent), tag)
+            if attribute is None:
+                _put(place, value)
+            else:
+                place.set(attribute, "yes" if value is True else str(value))
 
     @classmethod
     def paths(cls) -> dict[str, str]:
@@ -69,7 +76,7 @@ class Node:
     def nodes(self) -> list[Node]:
         """This node and every node in it."""
         found: list[Node] = [self]
-        for name, _ in self._writers:
+        for name in self.paths():
             value = getattr(self, name)
             for item in value if isinstance(value, tuple) else (value,):
                 if isinstance(item, Node):
@@ -82,20 +89,25 @@ class Node:
 
 
 _Element = etree._Element
-_Made = dict[tuple[str, ...], _Element]
+_Place = tuple[str, str, str, str, str | None]
+"""A field, the path of its element below the node's, that path's parent and tag, and the attribute (None: content)."""
 
 
-def _writer(path: str) -> Callable[[_Made, Any], None]:
-    """A function that puts a value at `path`, given the elements made so far by their paths."""
-    *tags, last = path.split("/")
-    parent = tuple(tags)
-    if last == ".":
-        return lambda made, value: _put(_reach(made, parent), value)
-    if last[0] == "@":
-        name = last[1:]
-        return lambda made, value: _reach(made, parent).set(name, "yes" if value is True else str(value))
-    whole = (*parent, last)
-    return lambda made, value: _put(_reach(made, whole), value)
+def _place(name: str, path: str) -> _Place:
+    head, _, last = path.rpartition("/")
+    attribute = last[1:] if last[0] == "@" else None
+    whole = head if attribute or last == "." else path
+    parent, _, tag = whole.rpartition("/")
+    return name, whole, parent, tag, attribute
+
+
+def _reach(made: dict[str, _Element], path: str) -> _Element:
+    """The element at `path`, made with all on the way to it as far as it is not among those `made`, which grow."""
+    found = made.get(path)
+    if found is None:
+        parent, _, tag = path.rpartition("/")
+        found = made[path] = etree.SubElement(_reach(made, parent), tag)
+    return found
 
 
 def _put(element: _Element, value: Any) -> None:
@@ -106,10 +118,3 @@ def _put(element: _Element, value: Any) -> None:
         value.put_into(element)
     elif value is not True:
         element.text = str(value)
-
-
-def _reach(made: _Made, path: tuple[str, ...]) -> _Element:
-    found = made.get(path)
-    if found is None:
-        found = made[path] = etree.SubElement(_reach(made, path[:-1]), path[-1])
-    return found
