@@ -144,6 +144,7 @@ class Creator:
             project_id=context.project_id,
             instance_type=request.instance_type or self._limits.default_instance_type,
             image=request.image,
+            limits={"instances": self._limits.quota_instances, "cores": self._limits.quota_cores},
         )
         if facts.image is not None:
             _check_image(context, facts.image, facts.flavor, has_root=draft.has_own_root)
@@ -159,9 +160,8 @@ class Creator:
         wanted = request.min_count if request.max_count is None else request.max_count
         allowed = wanted
         sizes = {"instances": 1, "cores": facts.flavor.vcpus}
-        defaults = {"instances": self._limits.quota_instances, "cores": self._limits.quota_cores}
         for resource, size in sizes.items():
-            limit = facts.limits.get(resource, defaults[resource])
+            limit = facts.limits[resource]
             if limit >= 0:
                 allowed = min(allowed, max(limit - facts.used[resource], 0) // size)
             if allowed < request.min_count:

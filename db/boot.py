@@ -21,7 +21,8 @@ from db.session import Tx
 
 @dataclass(frozen=True, slots=True)
 class BootFacts:
-    """Facts for a create. limits: the project's overrides among `instances` and `cores`; used: what it has now."""
+    """Facts for a create. limits: what the project may have of `instances` and `cores`, -1 being no limit; used: what
+    it has now of those that have one."""
 
     flavor: instance_types.InstanceType
     image: images.Image | None
@@ -36,15 +37,17 @@ _PROJECT: sa.BindParameter[str] = sa.bindparam("project_id")
 
 
 def _limit(resource: str) -> Any:
-    override = sa.select(quotas.c.hard_limit).where(quotas.c.project_id == _PROJECT, quotas.c.resource == resource)
-    return override.scalar_subquery().label(f"limit_{resource}")
+    """The project's own limit, or that of all."""
+    own = sa.select(quotas.c.hard_limit).where(quotas.c.project_id == _PROJECT, quotas.c.resource == resource)
+    return sa.func.coalesce(own.scalar_subquery(), sa.bindparam(f"most_{resource}", type_=sa.Integer))
 
 
-_USED = (
-    sa.select(sa.func.count().label("instances"), sa.func.coalesce(sa.func.sum(instances.c.vcpus), 0).label("cores"))
-    .where(instances.c.project_id == _PROJECT, instances.c.deleted == sa.false())
-    .subquery("used")
-)
+def _used(resource: str, amount: Any) -> Any:
+    """What the project has of it, added up only where there is a limit."""
+    total = sa.select(amount).where(instances.c.project_id == _PROJECT, instances.c.deleted == sa.false())
+    return sa.case((_limit(resource) >= 0, total.scalar_subquery()), else_=0)
+
+
 _DEFAULT_GROUP = (
     sa.select(group_table.c.id)
     .where(group_table.c.project_id == _PROJECT, group_table.c.name == "default", group_table.c.deleted == sa.false())
@@ -70,14 +73,14 @@ _FACTS = Prepared(
     sa.select(
         *_TYPE_COLUMNS,
         *_IMAGE_COLUMNS,
-        _limit("instances"),
-        _limit("cores"),
-        _USED.c.instances.label("used_instances"),
-        _USED.c.cores.label("used_cores"),
+        _limit("instances").label("limit_instances"),
+        _limit("cores").label("limit_cores"),
+        _used("instances", sa.func.count()).label("used_instances"),
+        _used("cores", sa.func.coalesce(sa.func.sum(instances.c.vcpus), 0)).label("used_cores"),
         _DEFAULT_GROUP.label("group_id"),
         _DEFAULT_NETWORK.label("network_id"),
     )
-    .select_from(type_table.outerjoin(image_table, _OF_IMAGE).join(_USED, sa.true()))
+    .select_from(type_table.outerjoin(image_table, _OF_IMAGE))
     .where(
         _TYPES.deleted == sa.false(),
         sa.or_(_TYPES.name == sa.bindparam("type_key"), _TYPES.flavorid == sa.bindparam("type_key")),
@@ -90,17 +93,21 @@ _FACTS = Prepared(
 )
 
 
-def facts(tx: Tx, *, user_id: str, project_id: str, instance_type: str, image: str | None) -> BootFacts:
+def facts(
+    tx: Tx, *, user_id: str, project_id: str, instance_type: str, image: str | None, limits: Mapping[str, int]
+) -> BootFacts:
     """Facts for one create, counted while no other create of this project can run. image None: it needs none.
 
-    One statement on SQLite, whose transactions exclude each other anyway; two on servers, where the project's default
-    group is locked first. Raises RowNotFoundError for an unknown type or image.
+    limits: those of projects that have none of their own. One statement on SQLite, whose transactions exclude each
+    other anyway; two on servers, where the project's default group is locked first. Raises RowNotFoundError for an
+    unknown type or image.
     """
     group_id: int | None = None
     if tx.dialect.name != "sqlite":
         group_id = security_groups.ensure_default(tx, user_id, project_id, hold=True).id
     image_id = -1 if image is None else rows.row_id(image)
     keys = {"type_key": instance_type, "image_key": image, "image_id": image_id, "project_id": project_id}
+    keys |= {f"most_{resource}": limit for resource, limit in limits.items()}
     found = _FACTS.first(tx, keys)
     if found is None:
         raise RowNotFoundError("instance type", instance_type)
@@ -113,11 +120,10 @@ def facts(tx: Tx, *, user_id: str, project_id: str, instance_type: str, image: s
 def _facts(tx: Tx, found: Any, user_id: str, project_id: str, group_id: int | None) -> BootFacts:
     types_end = len(_TYPE_COLUMNS)
     images_end = types_end + len(_IMAGE_COLUMNS)
-    overrides = {"instances": found.limit_instances, "cores": found.limit_cores}
     return BootFacts(
         flavor=instance_types.InstanceType(*found[:types_end]),
         image=None if found[types_end] is None else images.decoded(found[types_end:images_end]),
-        limits={name: limit for name, limit in overrides.items() if limit is not None},
+        limits={"instances": int(found.limit_instances), "cores": int(found.limit_cores)},
         used={"instances": int(found.used_instances), "cores": int(found.used_cores)},
         default_group_id=group_id or found.group_id or security_groups.ensure_default(tx, user_id, project_id).id,
         default_network_id=found.network_id,

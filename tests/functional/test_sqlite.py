@@ -13,8 +13,10 @@ from compute.service import open_database
 from db import boot, networks
 from db.session import Database, Tx
 from tests.fakes.databases import a_database, an_instance
+from tests.functional.costs import counted
 
 FULL, NORMAL = 2, 1
+ASKED: dict[str, Any] = {"user_id": "anna", "project_id": "lab", "instance_type": "m1.tiny", "image": None}
 
 
 @pytest.fixture
@@ -46,10 +48,25 @@ def test_an_address_is_found_without_looking_through_those_of_others(database: D
 
 
 def test_what_a_project_uses_is_added_up_in_an_index(database: Database) -> None:
+    with counted() as sent:
+        database.run(boot.facts, **ASKED, limits={"instances": 9, "cores": 9})
+    text = sent.statements[0]
     with database.read() as tx:
-        text = str(boot._USED.element.compile(dialect=tx.dialect))
-        plan = [row[3] for row in tx.exec_driver_sql(f"EXPLAIN QUERY PLAN {text}", (0, "lab"))]
-    assert any("USING COVERING INDEX ix_instances_usage" in line for line in plan), plan
+        plan = [row[3] for row in tx.exec_driver_sql(f"EXPLAIN QUERY PLAN {text}", ("lab",) * text.count("?"))]
+    read = [line for line in plan if " instances " in line]
+    assert len(read) == 2
+    assert all("USING COVERING INDEX ix_instances_usage" in line for line in read), plan
+
+
+def test_what_a_project_uses_is_not_added_up_where_nothing_limits_it(database: Database) -> None:
+    for _ in range(100):
+        an_instance(database)
+    limited, free = (_steps(database, _facts, {"instances": most, "cores": most}) for most in (999, -1))
+    assert free < limited / 2
+
+
+def _facts(tx: Tx, limits: dict[str, int]) -> boot.BootFacts:
+    return boot.facts(tx, **ASKED, limits=limits)
 
 
 def _claim(tx: Tx, network_id: int, instance_id: int) -> str:
