@@ -7,6 +7,7 @@ then it goes back to the pool, which knows what to do with it.
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from collections.abc import Callable
@@ -15,14 +16,19 @@ from types import TracebackType
 import sqlalchemy as sa
 
 IDLE_S = 60.0
-"""One that nobody needed for so long goes back to the pool, which closes those that are too old."""
+"""One that nobody needed for so long goes back to the pool."""
+
+_SINCE = "micronova-since"
 
 
 class Connections:
-    """The idle connections of one engine, at most `most`. One object serves every thread."""
+    """The idle connections of one engine, at most `most`. One object serves every thread.
 
-    def __init__(self, engine: sa.Engine, most: int) -> None:
-        self.engine, self._most = engine, most
+    One that is older than `replaced_after_s` goes back to the pool too, which is to make another in its place.
+    """
+
+    def __init__(self, engine: sa.Engine, most: int, replaced_after_s: float = math.inf) -> None:
+        self.engine, self._most, self._replaced_after_s = engine, most, replaced_after_s
         self._idle: deque[tuple[sa.Connection, float]] = deque()
 
     def take(self) -> sa.Connection:
@@ -35,12 +41,15 @@ class Connections:
             if time.monotonic() - since < IDLE_S:
                 return connection
             connection.close()
-        return self.engine.connect()
+        made = self.engine.connect()
+        made.info.setdefault(_SINCE, time.monotonic())
+        return made
 
     def give_back(self, connection: sa.Connection) -> None:
         """Keep one that is in no transaction."""
-        if len(self._idle) < self._most:
-            self._idle.append((connection, time.monotonic()))
+        now = time.monotonic()
+        if len(self._idle) < self._most and now - connection.info[_SINCE] < self._replaced_after_s:
+            self._idle.append((connection, now))
         else:
             connection.close()
 

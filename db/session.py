@@ -8,6 +8,7 @@ serialization failure or a lost connection; so it must have no effect outside th
 from __future__ import annotations
 
 import logging
+import math
 import random
 import time
 from collections.abc import Callable
@@ -85,7 +86,9 @@ class Database:
         else:
             self.engine = _engine(self.url, idle_timeout_s, pool_size)
             self.reader = _engine(self.url, idle_timeout_s, pool_size, autocommit=True)
-        self._writers, self._readers = Connections(self.engine, pool_size), Connections(self.reader, pool_size)
+        replaced_after_s = math.inf if self._combiner else idle_timeout_s
+        self._writers = Connections(self.engine, pool_size, replaced_after_s)
+        self._readers = Connections(self.reader, pool_size, replaced_after_s)
 
     @property
     def dialect(self) -> str:

@@ -40,6 +40,13 @@ def test_one_that_nobody_needed_for_long_is_let_go(kept: Connections, monkeypatc
     assert old.closed
 
 
+def test_one_that_is_old_is_let_go_however_busy(database: Database) -> None:
+    kept = Connections(database.reader, most=2, replaced_after_s=0.0)
+    busy = kept.take()
+    kept.give_back(busy)
+    assert busy.closed
+
+
 def test_one_that_failed_is_let_go_alone(kept: Connections) -> None:
     failed, good = kept.take(), kept.take()
     kept.give_back(good)
