@@ -118,16 +118,22 @@ def wait_until(ready: Callable[[], T | None], usual_s: float, what: str) -> T:
         time.sleep(0.05)
 
 
+_given: set[int] = set()
+
+
 def free_port() -> int:
-    """Return a loopback port nobody listens on, below the range the kernel hands to clients.
+    """Return a loopback port nobody listens on, below the range the kernel hands to clients; never the same one twice.
 
     Each of eight workers side by side has a range to itself, so that none takes what another is about to listen on.
     """
     first = 20000 + 1500 * (int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]) % 8)
     while True:
         port = random.randrange(first, first + 1500)
+        if port in _given:  # who has it may be about to listen
+            continue
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.bind(("127.0.0.1", port))
+            _given.add(port)
             return port
 
 
